@@ -1,0 +1,1 @@
+"""The command line. Modules here import the standard library only; the work is imported when a command runs."""

@@ -1,0 +1,49 @@
+"""What the user sees on the terminal: plain lines on stderr, one prefix a level, rank 0 only. Results go to stdout via print."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from tunesmith.core import env
+
+_NAME = "tunesmith"
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if record.levelno >= logging.ERROR:
+            return f"error: {text}"
+        if record.levelno >= logging.WARNING:
+            return f"warning: {text}"
+        return text
+
+
+class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to the sys.stderr of the moment, so that captured and redirected streams see it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self):  # type: ignore[no-untyped-def,override]
+        return sys.stderr
+
+
+def setup() -> None:
+    """Installs the handler once; the level comes from `TUNESMITH_VERBOSITY` or `LLAMAFACTORY_VERBOSITY`."""
+    logger = logging.getLogger(_NAME)
+    if not logger.handlers:
+        handler = _StderrHandler()
+        handler.setFormatter(_Formatter())
+        logger.addHandler(handler)
+        logger.propagate = False
+    name = (env.get("TUNESMITH_VERBOSITY") or env.get("LLAMAFACTORY_VERBOSITY") or "INFO").upper()
+    level = logging.getLevelNamesMapping().get(name, logging.INFO)
+    logger.setLevel(level if env.rank() == 0 else max(level, logging.WARNING))
+
+
+def get_logger(module: str) -> logging.Logger:
+    """The logger of a module; pass `__name__`."""
+    return logging.getLogger(module if module.startswith(_NAME) else f"{_NAME}.{module}")

@@ -1,0 +1,76 @@
+"""A run is a directory with an append-only event file; the CLI, the studio and the API are views of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+EVENTS_FILE = "events.jsonl"
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Writes a file so that a crash leaves the old one or the new one, never half: temporary file, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    payload = data.encode() if isinstance(data, str) else data
+    with temporary.open("wb") as handle:
+        handle.write(payload)
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as indented JSON, atomically."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def sync_tree(folder: Path) -> None:
+    """Flushes every file below `folder`, and the folders themselves, to disk."""
+    for path in [*folder.rglob("*"), folder]:
+        if path.is_symlink():
+            continue
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class Run:
+    """The directory of one run.
+
+    Events are JSON objects, one a line, with `event` (kind) and `time` (seconds since the epoch). A line is written with
+    one write call, so that readers in other processes never see half of one that is followed by another.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.events_path = folder / EVENTS_FILE
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Appends one event; a torn last line of a killed process is closed first."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"event": event, "time": round(time.time(), 3), **fields}, ensure_ascii=False) + "\n"
+        with self.events_path.open("a+b") as handle:
+            if handle.tell() > 0:
+                handle.seek(-1, os.SEEK_END)
+                if handle.read(1) != b"\n":
+                    line = "\n" + line
+            handle.write(line.encode())
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """All whole events; a torn line is passed over."""
+        if not self.events_path.exists():
+            return
+        for line in self.events_path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict):
+                yield value

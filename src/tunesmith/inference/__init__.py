@@ -1,0 +1,1 @@
+"""Token ids in, token ids out, and the messages on either side of them."""

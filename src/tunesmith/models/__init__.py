@@ -1,0 +1,1 @@
+"""Finding, loading, adapting and exporting base models and tokenizers."""

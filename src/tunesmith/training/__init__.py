@@ -1,0 +1,1 @@
+"""The training loop around an objective: trainer, checkpoints, callbacks, plots."""
