@@ -67,9 +67,7 @@ def mend_end_token(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...],
         return (int(old_id), *(i for i in ends if i != old_id)), None
     new_name = tokenizer.convert_ids_to_tokens(ends[0])
     tokenizer.eos_token = new_name
-    said = (
-        f"end token set to {new_name} (id {ends[0]}): the chat template ends answers with it, the file said {old_name}"
-    )
+    said = f"end token set to {new_name} (id {ends[0]}), with which the chat template ends answers; it was {old_name}"
     keeps_old = old_id is not None and old_id not in _template_ids(tokenizer)
     return ((*ends, int(old_id)) if keeps_old else ends), said
 

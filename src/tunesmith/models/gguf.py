@@ -123,9 +123,7 @@ def _load(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         raise ModelError(f"{file}: transformers cannot convert this GGUF file: {error}") from error
     if info["missing_keys"]:
         names = ", ".join(sorted(info["missing_keys"])[:5])
-        raise ModelError(
-            f"{file}: {len(info['missing_keys'])} weights of the architecture are missing, such as {names}"
-        )
+        raise ModelError(f"{file}: {len(info['missing_keys'])} of the architecture's weights are missing: {names}")
     # What is in memory are plain float32 weights now: nothing of the quantised file is left to be declared.
     model.hf_quantizer = None
     del model.config.quantization_config

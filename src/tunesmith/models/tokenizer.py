@@ -81,9 +81,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return list(tokenizer(PROBE, add_special_tokens=False)["input_ids"])
 
 
-def _wrap(
-    raw: Tokenizer, like: PreTrainedTokenizerBase, split_special_tokens: bool
-) -> PreTrainedTokenizerFast:
+def _wrap(raw: Tokenizer, like: PreTrainedTokenizerBase, split_special_tokens: bool) -> PreTrainedTokenizerFast:
     """A tokenizer around `raw` with the special tokens and the chat template of `like`."""
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=raw,
@@ -153,7 +151,9 @@ def _template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> tuple
     """The template, and one sentence when it was not named."""
     if config.template == "auto":
         if not tokenizer.chat_template:
-            raise TemplateError("template: auto needs a tokenizer with a chat template, and this one has none; name one")
+            raise TemplateError(
+                "template: auto needs a tokenizer with a chat template, and this one has none; name one"
+            )
         return auto_template(tokenizer), None
     if config.template:
         return load_template(config.template), None
