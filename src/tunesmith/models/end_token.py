@@ -1,4 +1,4 @@
-"""Which tokens really end an answer, read off the tokenizer's own chat template. Not the place of our template files."""
+"""Which tokens really end an answer, read off the tokenizer's own chat template; not our template files."""
 
 from __future__ import annotations
 

@@ -186,7 +186,8 @@ def _refuse_unbuilt_hubs() -> None:
     for variable, hub in (("USE_MODELSCOPE_HUB", "ModelScope"), ("USE_OPENMIND_HUB", "Modelers")):
         if env.switch(variable):
             raise ModelError(
-                f"{variable} is set, but the {hub} hub is not built yet; unset it, or download the model and give its folder"
+                f"{variable} is set, but the {hub} hub is not built yet; unset it, "
+                "or download the model and give its folder"
             )
 
 

@@ -1,7 +1,8 @@
-"""The tokenizer as a run uses it: the ids of tokenizer.json, the tokens that the user adds, the template's end token."""
+"""The tokenizer as a run uses it: the ids of tokenizer.json, the added tokens, the template's end token."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,8 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tunesmith.core import log
-from tunesmith.core.errors import ModelError, Problem, TemplateError
-from tunesmith.data.template import Template, auto_template, end_tokens, jinja_of, load_template
+from tunesmith.core.errors import ModelError, TemplateError
+from tunesmith.data.template import Template, auto_template, end_tokens, load_template
 from tunesmith.models import hub
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:
         _add_adapter_tokens(tokenizer, Path(name).expanduser())
     _add_tokens(tokenizer, config)
     apply_template(tokenizer, _template_of(config, tokenizer)[0])
+    _check_vocabulary(tokenizer, resolved.path, config)
     return tokenizer
 
 
@@ -57,8 +59,8 @@ def read_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder, guarded against a rebuilt backend.
 
-    transformers rebuilds some tokenizers by their class name and can come to other ids than tokenizer.json says. The ids
-    of a probe text are compared; where they differ, tokenizer.json is taken as it is, and that is said.
+    transformers rebuilds some tokenizers by their class name and can come to other ids than tokenizer.json says. The
+    ids of a probe text are compared; where they differ, tokenizer.json is taken as it is, and that is said.
     """
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "split_special_tokens": split_special_tokens}
     if not use_fast:
@@ -125,6 +127,29 @@ def _add_tokens(tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> None:
         _logger.info("%d tokens added to the vocabulary (%d in all)", len(tokenizer) - before, len(tokenizer))
 
 
+def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, folder: Path, config: RunConfig) -> None:
+    """Refuses ids that the model has no embedding row for, unless rows are to be added."""
+    try:
+        fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    rows = fields.get("vocab_size") or fields.get("text_config", {}).get("vocab_size")
+    wants_rows = (
+        config.resize_vocab or config.add_tokens or config.add_special_tokens or config.new_special_tokens_config
+    )
+    if wants_rows or not rows or len(tokenizer) <= rows or _brought_by_adapter(config):
+        return
+    names = ", ".join(repr(tokenizer.convert_ids_to_tokens(i)) for i in range(rows, min(len(tokenizer), rows + 3)))
+    raise TemplateError(
+        f"template: {config.template} needs {names}, for which this model has no embedding ({rows} rows). "
+        "Choose the template that fits the model (template: auto takes its own), or set resize_vocab: true"
+    )
+
+
+def _brought_by_adapter(config: RunConfig) -> bool:
+    return any((Path(name).expanduser() / "tokenizer.json").is_file() for name in config.adapter_name_or_path or ())
+
+
 def _add_special(tokenizer: PreTrainedTokenizerBase, names: list[str]) -> None:
     tokenizer.add_tokens(names, special_tokens=True)
 
@@ -163,7 +188,7 @@ def _template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> tuple
 
 
 def load_template_for(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Template:
-    """The template that a run renders with: `template` by name, `auto`, or when absent the tokenizer's own, else `default`.
+    """The template that a run renders with: `template` by name, `auto`, or if absent the tokenizer's own or `default`.
 
     Raises:
         TemplateError: it does not exist, or `auto` has nothing to go by.
