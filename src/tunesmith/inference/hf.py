@@ -87,7 +87,9 @@ class HuggingFaceEngine:
         text_config = model.config.get_text_config()
         self.context: int | None = getattr(text_config, "max_position_embeddings", None)
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(base.forward).parameters else {}
+        self._last_only = (
+            {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(base.forward).parameters else {}
+        )
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Completion]]:
         """Yields (index, completion) as answers finish; prompts of similar length go together.
