@@ -56,6 +56,7 @@ class SamplingParams:
             repetition_penalty=config.repetition_penalty,
             length_penalty=config.length_penalty,
             seed=seed,
+            stop=config.stop,
         )
 
     @property

@@ -17,7 +17,7 @@ def make_generator(seed: int | None) -> torch.Generator:
 
 
 def penalise_repetition(logits: torch.Tensor, seen: Sequence[int], penalty: float) -> torch.Tensor:
-    """Divides positive and multiplies negative logits (V,) of tokens that came before (arXiv 1909.05858, section 4.1)."""
+    """Divides positive and multiplies negative logits (V,) of tokens that came before (arXiv 1909.05858)."""
     if penalty == 1.0 or not seen:
         return logits
     ids = torch.tensor(sorted(set(seen)), device=logits.device)

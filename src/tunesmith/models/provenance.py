@@ -139,7 +139,7 @@ def check_provenance(
         problem = f"was trained on {note.get('base_model')}, and the weights in {base_path} are others"
     elif below is not None:
         trained = [entry["fingerprint"] for entry in note.get("stacked_adapters") or []]
-        if trained != [fingerprint(path) for path in below]:
+        if trained and trained != [fingerprint(path) for path in below]:
             names = ", ".join(entry["name"] for entry in note.get("stacked_adapters") or []) or "no other adapter"
             problem = f"was trained on top of {names}; name the same adapters before it in adapter_name_or_path"
     if not problem:
