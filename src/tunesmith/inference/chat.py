@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.types import Conversation, Message
@@ -47,7 +47,7 @@ class ChatFormat:
 
     template: Template | AutoTemplate
     tokenizer: PreTrainedTokenizerBase
-    settings: RenderSettings = RenderSettings()
+    settings: RenderSettings = field(default_factory=RenderSettings)
     end_token_ids: tuple[int, ...] = ()
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None) -> list[int]:
@@ -105,8 +105,8 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], skip_special_
 class StreamDecoder:
     """Token ids in, text out, as early as it is certain.
 
-    Text is decoded in a window that begins one step back: tokenizers write a word's blank by what stands before it. What
-    may still grow into another character, or into a stop text, is held back.
+    Text is decoded in a window that begins one step back: tokenizers write a word's blank by what stands before it.
+    What may still grow into another character, or into a stop text, is held back.
 
     Args:
         tokenizer: decodes.
