@@ -1,4 +1,4 @@
-"""`do_predict` with `predict_with_generate`: answers to a data set, row by row into a file that a killed run goes on with."""
+"""`do_predict` with `predict_with_generate`: answers to a data set, row by row, and their scores."""
 
 from __future__ import annotations
 
