@@ -36,7 +36,7 @@ def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:
         TemplateError: the template does not exist, or `auto` is asked for and the tokenizer has none.
     """
     resolved = hub.resolve_model(
-        config.model_name_or_path,
+        config.model_name_or_path or "",
         revision=config.model_revision,
         cache_dir=config.cache_dir,
         token=config.hf_hub_token,
@@ -177,10 +177,6 @@ def new_special_tokens(path: str | None) -> dict[str, str]:
 def _template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Template | AutoTemplate, str | None]:
     """The template, and one sentence when it was not named."""
     if config.template == "auto":
-        if not tokenizer.chat_template:
-            raise TemplateError(
-                "template: auto needs a tokenizer with a chat template, and this one has none; name one"
-            )
         return auto_template(tokenizer), None
     if config.template:
         return load_template(config.template), None

@@ -67,7 +67,7 @@ def run(config: RunConfig, *, model: Any = None, tokenizer: Any = None) -> dict[
         decode=lambda ids: decode(tokenizer, ids, True),
     )
     prediction = Prediction(
-        folder=Path(config.output_dir),
+        folder=Path(config.output_dir or "."),
         engine=engine,
         form=ChatFormat(template, tokenizer, render_settings(config), ends),
         sampling=_sampling(config),
