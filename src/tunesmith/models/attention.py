@@ -1,4 +1,4 @@
-"""Attention over rows laid end to end, for transformers' AttentionInterface: no padding, no mask, no row sees another."""
+"""Attention over rows laid end to end, in the form transformers calls: no padding, no mask, no row sees another."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Precision:
 
 @cache
 def bf16_slowdown(device_type: str = "cpu") -> float:
-    """Time of a bf16 matrix product over that of an fp32 one on this machine (best of three each); > 1: bf16 is slower."""
+    """Time of a bf16 matrix product over an fp32 one on this machine (best of three each); > 1: bf16 is slower."""
 
     def best(dtype: torch.dtype) -> float:
         left = torch.ones(256, 768, dtype=dtype, device=device_type)
