@@ -48,9 +48,9 @@ def training_arguments(config: RunConfig, *, autocast: str | None) -> Any:
 
     known = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
     values = {
-        name: getattr(config, name)
-        for name in sorted(known - _OURS)
-        if hasattr(config, name) and name in config.explicit
+        name: value
+        for name, value in config.training_arguments().items()
+        if name in config.explicit and name in known - _OURS
     }
     warmup: float = config.warmup_steps
     if not warmup and config.warmup_ratio:

@@ -66,7 +66,7 @@ class StepTrainer(Trainer):
         model.train()
         n_items = int(num_items_in_batch or inputs.n_items)
         if n_items == 0:
-            raise TrainingError(f"no trained token in this step (rows {[row.number for row in inputs.rows]})")
+            raise TrainingError(f"no trained token in this step ({self._where(inputs)})")
         # DDP averages gradients over processes; the sum over all of them is meant.
         scale = self.args.world_size / n_items
         total = torch.zeros((), device=self.args.device)
@@ -81,13 +81,17 @@ class StepTrainer(Trainer):
             total += output.loss_sum.detach() * scale
         if not torch.isfinite(total):
             raise TrainingError(
-                f"the loss is {total.item()} at step {self.state.global_step + 1}; rows of this step: "
-                f"{[row.number for row in inputs.rows]}. Lower learning_rate, or look at these rows; "
-                "the last checkpoint is untouched"
+                f"the loss is {total.item()} at step {self.state.global_step + 1}. Lower learning_rate, or look at "
+                f"the rows of this step: {self._where(inputs)}; the last checkpoint is untouched"
             )
         self.tokens_seen += inputs.n_tokens
         self.trained_tokens_seen += inputs.n_items
         return total
+
+    def _where(self, step: StepRows) -> str:
+        """The files and row numbers behind a step."""
+        source = getattr(self.train_dataset, "source", str)
+        return "; ".join(str(source(row.number)) for row in step.rows)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)
