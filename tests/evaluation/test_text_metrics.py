@@ -9,8 +9,45 @@ from tunesmith.evaluation.metrics.bleu import sentence_bleu
 from tunesmith.evaluation.metrics.rouge import common_length, rouge_l, rouge_n, words_of
 from tunesmith.evaluation.metrics.text import NAMES, score_pair, score_pairs
 
-WORDS = ["the", "cat", "sat", "on", "mat", "a", "dog", "ran", "?", "!", "......", "……", "3.14", "\n", "  ", "A?b", '"x"']
-CHINESE = ["今天", "天气", "很", "好", "。", "！", "？", "”", "“", "我们", "去", "公园", "散步", "，", "\n", " ", "’", "abc"]
+WORDS = [
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "mat",
+    "a",
+    "dog",
+    "ran",
+    "?",
+    "!",
+    "......",
+    "……",
+    "3.14",
+    "\n",
+    "  ",
+    "A?b",
+    '"x"',
+]
+CHINESE = [
+    "今天",
+    "天气",
+    "很",
+    "好",
+    "。",
+    "！",
+    "？",
+    "”",
+    "“",
+    "我们",
+    "去",
+    "公园",
+    "散步",
+    "，",
+    "\n",
+    " ",
+    "’",
+    "abc",
+]
 
 
 def random_text(rng: random.Random) -> str:
