@@ -25,8 +25,8 @@ _logger = log.get_logger(__name__)
 def set_chat_template(tokenizer: PreTrainedTokenizerBase, template: Template | AutoTemplate) -> None:
     """Makes the folder's chat template write what was trained.
 
-    The tokenizer's own stays when it writes the same for plain conversations (it may know more, such as tools); where it
-    writes other text, a server would serve other tokens than were trained, so ours takes its place.
+    The tokenizer's own stays when it writes the same for plain conversations (it may know more, such as tools); where
+    it writes other text, a server would serve other tokens than were trained, so ours takes its place.
     """
     if isinstance(template, AutoTemplate):
         return

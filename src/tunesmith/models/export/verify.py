@@ -118,7 +118,7 @@ def check_adapter_weights(folder: Path) -> None:
         raise ExportError(f"{file} cannot be read, it is cut off or damaged: {error}") from error
     if not changes:
         raise ExportError(
-            f"the merge equals the base: every lora_B in {file} is zero; the adapter was never trained, or saved wrongly"
+            f"the merge equals the base: every lora_B in {file} is zero; it was never trained, or saved wrongly"
         )
 
 
@@ -147,8 +147,8 @@ def verify(
     tolerance = FP32_TOLERANCE * max(1.0, largest / 32) if dtype == torch.float32 else HALF_TOLERANCE * largest
     if not drift <= tolerance:
         raise ExportError(
-            f"the written model does not answer as the live one: logits differ by {drift:.3g} (allowed {tolerance:.3g}); "
-            "nothing was put into export_dir"
+            f"the written model does not answer as the live one: logits differ by {drift:.3g}, "
+            f"allowed are {tolerance:.3g}; nothing was put into export_dir"
         )
     report: dict[str, Any] = {
         "prompts": len(reference.prompts),
