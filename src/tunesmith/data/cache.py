@@ -21,6 +21,7 @@ from tunesmith.data.rows import TokenizedRows
 
 logger = get_logger(__name__)
 
+LIMIT_BYTES = 8 << 30
 _ARRAYS = ("ids", "trained", "offsets", "file_index", "numbers", "lost", "odd")
 
 
@@ -57,6 +58,11 @@ def tokenizer_version(tokenizer: Any) -> str:
     return digest(type(tokenizer).__name__, state, marks, getattr(tokenizer, "chat_template", None), bool(getattr(tokenizer, "split_special_tokens", False)))
 
 
+def template_version(template: Any) -> str:
+    """Hash of what decides a template's text."""
+    return digest(type(template).__name__, template.text if hasattr(template, "text") else repr(template))
+
+
 def cache_file(key: str) -> Path:
     """Where the rows with this key are kept."""
     return env.home() / "tokenized" / f"{key}.npz"
@@ -72,6 +78,7 @@ def load(key: str) -> tuple[TokenizedRows, DatasetReport] | None:
             arrays = {name: stored[name] for name in _ARRAYS}
             facts = json.loads(stored["facts"].tobytes().decode())
         rows = TokenizedRows(**arrays, files=tuple(facts["files"]))
+        os.utime(path)
         return rows, _report_from(facts["report"])
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         logger.warning("the cache file %s is damaged (%s) and is made anew", path, error)
@@ -95,6 +102,17 @@ def save(key: str, rows: TokenizedRows, report: DatasetReport) -> None:
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)
+        _prune(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         logger.warning("tokenized rows are not kept for the next run: %s", error)
+
+
+def _prune(folder: Path) -> None:
+    """Deletes what was not used for longest until the folder is under the limit; the newest file always stays."""
+    kept = 0
+    files = sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for index, path in enumerate(files):
+        kept += path.stat().st_size
+        if index and kept > LIMIT_BYTES:
+            path.unlink(missing_ok=True)

@@ -43,7 +43,7 @@ class DatasetReport:
         lost_headers: kept rows whose budget was too small for the assistant's header.
         trailing: kept rows whose last messages follow the last answer and were left out.
         placeholders: unreplaced `{{name}}`, by name.
-        rejects: the first rejected rows.
+        rejects: the first rejected rows; those without a trained token do not crowd out the others.
         reasons: rejected rows by reason.
     """
 
@@ -70,7 +70,8 @@ class DatasetReport:
         self.rejected += 1
         self.untrained += entry.reason == UNTRAINED
         self.reasons[entry.reason] = self.reasons.get(entry.reason, 0) + 1
-        if len(self.rejects) < SHOWN_REJECTS:
+        alike = sum((seen.reason == UNTRAINED) == (entry.reason == UNTRAINED) for seen in self.rejects)
+        if alike < SHOWN_REJECTS:
             self.rejects.append(entry)
 
     def keep(self, rows: TokenizedRows) -> None:

@@ -97,6 +97,23 @@ class TokenizedRows(Sequence[TokenizedRow]):
         """File and row number of one row."""
         return Source(self.files[self.file_index[index]], int(self.numbers[index]))
 
+    def n_open(self, ends: frozenset[int], window: int = 4) -> int:
+        """Rows with a trained stretch that does not close with an end token (blanks after it allowed, within `window`)."""
+        if not len(self) or not ends:
+            return 0
+        labels = np.where(self.trained, self.ids, IGNORE_INDEX).astype(np.int64)
+        labels[self.odd[:, 0]] = self.odd[:, 1]
+        carries = labels != IGNORE_INDEX
+        is_end = np.isin(labels, list(ends))
+        followed = np.append(carries[1:], False)
+        followed[self.offsets[1:][self.lengths > 0] - 1] = False
+        closed = is_end.copy()
+        for _ in range(1, window):
+            closed = is_end | (np.append(False, closed[:-1]) & carries)
+        stops = np.flatnonzero(carries & ~followed)
+        open_stops = stops[~closed[stops]]
+        return len(np.unique(np.searchsorted(self.offsets, open_stops, side="right")))
+
     def take(self, indices: Sequence[int] | Ints) -> TokenizedRows:
         """The rows at `indices`, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
