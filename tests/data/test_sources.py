@@ -56,7 +56,9 @@ def test_jsonl_line_that_is_not_utf8(tmp_path):
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1 << 20])
-@pytest.mark.parametrize("rows", [[], [1, 23, 456], [{"a": [1, "]"]}, [], "x\\\"y", -1.5e3, True, None], [{"t": "é" * 50}]])
+@pytest.mark.parametrize(
+    "rows", [[], [1, 23, 456], [{"a": [1, "]"]}, [], 'x\\"y', -1.5e3, True, None], [{"t": "é" * 50}]]
+)
 def test_json_list_is_read_alike_at_any_chunk_size(tmp_path, monkeypatch, chunk, rows):
     monkeypatch.setattr(json_stream, "_CHUNK", chunk)
     path = write(tmp_path, "x.json", json.dumps(rows, ensure_ascii=False, indent=1))

@@ -25,7 +25,9 @@ def share_budget(source: int, target: int, budget: int) -> tuple[int, int]:
     return min(source, max(budget - kept, 0)), kept
 
 
-def share_turns(turns: list[tuple[int, int]], cutoff_len: int, reserved: int = 0, last_first: bool = False) -> list[tuple[int, int]]:
+def share_turns(
+    turns: list[tuple[int, int]], cutoff_len: int, reserved: int = 0, last_first: bool = False
+) -> list[tuple[int, int]]:
     """Shares `cutoff_len` among the turns of a conversation, one after the other.
 
     Args:

@@ -55,7 +55,13 @@ def tokenizer_version(tokenizer: Any) -> str:
     else:
         state = sorted(tokenizer.get_vocab().items())
     marks = {name: str(value) for name, value in sorted(tokenizer.special_tokens_map.items())}
-    return digest(type(tokenizer).__name__, state, marks, getattr(tokenizer, "chat_template", None), bool(getattr(tokenizer, "split_special_tokens", False)))
+    return digest(
+        type(tokenizer).__name__,
+        state,
+        marks,
+        getattr(tokenizer, "chat_template", None),
+        bool(getattr(tokenizer, "split_special_tokens", False)),
+    )
 
 
 def template_version(template: Any) -> str:
@@ -98,7 +104,11 @@ def save(key: str, rows: TokenizedRows, report: DatasetReport) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as handle:
-            np.savez(handle, facts=np.frombuffer(facts.encode(), dtype=np.uint8), **{name: getattr(rows, name) for name in _ARRAYS})
+            np.savez(
+                handle,
+                facts=np.frombuffer(facts.encode(), dtype=np.uint8),
+                **{name: getattr(rows, name) for name in _ARRAYS},
+            )
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)

@@ -19,7 +19,18 @@ DEFAULT_DIR = "data"
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".arrow", ".txt")
 FORMATTINGS = ("alpaca", "sharegpt", "openai")
 HUB_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
-ENTRY_KEYS = (*HUB_KEYS, "file_name", "formatting", "ranking", "subset", "split", "num_samples", "folder", "columns", "tags")
+ENTRY_KEYS = (
+    *HUB_KEYS,
+    "file_name",
+    "formatting",
+    "ranking",
+    "subset",
+    "split",
+    "num_samples",
+    "folder",
+    "columns",
+    "tags",
+)
 _Block = TypeVar("_Block", "Columns", "Tags")
 EXAMPLE_ENTRY = '{"my_data": {"file_name": "my_data.json"}}'
 
@@ -58,7 +69,9 @@ class Tags:
 
 DEFAULT_COLUMNS = Columns(prompt="instruction", query="input", response="output", messages="conversations")
 OPENAI_COLUMNS = Columns(messages="messages", tools="tools")
-OPENAI_TAGS = Tags(role_tag="role", content_tag="content", user_tag="user", assistant_tag="assistant", observation_tag="tool")
+OPENAI_TAGS = Tags(
+    role_tag="role", content_tag="content", user_tag="user", assistant_tag="assistant", observation_tag="tool"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +120,15 @@ def find_dataset_dir(dataset_dir: str) -> Path:
     if dataset_dir.rstrip("/\\") == DEFAULT_DIR and (bundled := bundled_dir()):
         logger.info("dataset_dir: no %s here, so the packaged data sets are used: %s", folder / INFO_FILE, bundled)
         return bundled
-    raise DataError([Problem(f"dataset_dir has no {INFO_FILE}", str(folder), f"create it, such as {EXAMPLE_ENTRY}, or give the path of a data file as `dataset`")])
+    raise DataError(
+        [
+            Problem(
+                f"dataset_dir has no {INFO_FILE}",
+                str(folder),
+                f"create it, such as {EXAMPLE_ENTRY}, or give the path of a data file as `dataset`",
+            )
+        ]
+    )
 
 
 def read_info(folder: Path) -> dict[str, Any]:
@@ -121,11 +142,21 @@ def read_info(folder: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8-sig")
         info = json.loads(text)
     except UnicodeDecodeError as error:
-        raise DataError([Problem(f"not UTF-8 text ({error.reason} at byte {error.start})", str(path), "save it as UTF-8")]) from error
+        raise DataError(
+            [Problem(f"not UTF-8 text ({error.reason} at byte {error.start})", str(path), "save it as UTF-8")]
+        ) from error
     except json.JSONDecodeError as error:
-        raise DataError([Problem(f"not valid JSON: {error.msg} (column {error.colno})", f"{path}:{error.lineno}", _json_advice(text))]) from error
+        raise DataError(
+            [
+                Problem(
+                    f"not valid JSON: {error.msg} (column {error.colno})", f"{path}:{error.lineno}", _json_advice(text)
+                )
+            ]
+        ) from error
     if not isinstance(info, dict):
-        raise DataError([Problem("its top level must be an object of named entries", f"{path}:1", f"write it as {EXAMPLE_ENTRY}")])
+        raise DataError(
+            [Problem("its top level must be an object of named entries", f"{path}:1", f"write it as {EXAMPLE_ENTRY}")]
+        )
     return info
 
 
@@ -203,12 +234,24 @@ def parse_entry(name: str, entry: Any, folder: Path) -> DatasetSpec:
         if entry.get("ranking"):
             columns = replace(columns, chosen="chosen", rejected="rejected")
     num_samples = entry.get("num_samples")
-    if num_samples is not None and (isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1):
+    if num_samples is not None and (
+        isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1
+    ):
         problems.append(Problem(f"num_samples must be a whole number above 0, not {num_samples!r}", where))
     path = _entry_path(entry, folder, where, problems)
     if problems:
         raise DataError(problems)
-    return DatasetSpec(name, path, formatting, bool(entry.get("ranking")), entry.get("split") or "train", num_samples, columns, tags, has_columns)
+    return DatasetSpec(
+        name,
+        path,
+        formatting,
+        bool(entry.get("ranking")),
+        entry.get("split") or "train",
+        num_samples,
+        columns,
+        tags,
+        has_columns,
+    )
 
 
 def _entry_path(entry: dict[str, Any], folder: Path, where: str, problems: list[Problem]) -> Path:
@@ -216,7 +259,13 @@ def _entry_path(entry: dict[str, Any], folder: Path, where: str, problems: list[
     if file_name:
         path = folder / Path(str(file_name)).expanduser()
         if not path.exists():
-            problems.append(Problem(f"file_name: no such file or folder: {path}", where, f"put it there; file_name is looked up in {folder}"))
+            problems.append(
+                Problem(
+                    f"file_name: no such file or folder: {path}",
+                    where,
+                    f"put it there; file_name is looked up in {folder}",
+                )
+            )
         return path
     remote = [key for key in HUB_KEYS if entry.get(key)]
     if remote:
@@ -241,7 +290,9 @@ def _block(entry: dict[str, Any], key: str, default: _Block, where: str, problem
         for name, given in value.items()
         if given is not None and not isinstance(given, str)
     ]
-    return replace(default, **{name: given for name, given in value.items() if name in known and isinstance(given, str) and given})
+    return replace(
+        default, **{name: given for name, given in value.items() if name in known and isinstance(given, str) and given}
+    )
 
 
 def _unknown(name: str, known: tuple[str, ...] | list[str], where: str) -> Problem:

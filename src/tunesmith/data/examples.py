@@ -33,7 +33,15 @@ def settle(spec: DatasetSpec) -> DatasetSpec:
         return spec
     first = [row.value for row in islice(read_rows(spec.path), _LOOK_AHEAD) if row.value is not None]
     if not first:
-        raise DataError([Problem(f"none of the first {_LOOK_AHEAD} rows could be read", str(spec.path), "is it JSON, CSV or text as its name says?")])
+        raise DataError(
+            [
+                Problem(
+                    f"none of the first {_LOOK_AHEAD} rows could be read",
+                    str(spec.path),
+                    "is it JSON, CSV or text as its name says?",
+                )
+            ]
+        )
     settled, line = detect(spec, first)
     logger.info(line)
     return settled
@@ -70,7 +78,9 @@ def draw(places: list[int], count: int, seed: int) -> list[int]:
     return [places[index] for index in chosen]
 
 
-def read_examples(spec: DatasetSpec, stage: str, max_samples: int | None, seed: int, report: DatasetReport) -> Iterator[Example]:
+def read_examples(
+    spec: DatasetSpec, stage: str, max_samples: int | None, seed: int, report: DatasetReport
+) -> Iterator[Example]:
     """The usable rows as examples; every row that is read is booked in `report`, a rejected one with its reason."""
     for row in select_rows(spec, max_samples, seed):
         report.read += 1
@@ -93,7 +103,9 @@ def _say_unused(spec: DatasetSpec, row: dict[str, object]) -> None:
     used = {getattr(spec.columns, name) for name in Columns.__dataclass_fields__}
     meant = [str(key) for key in row if key not in used and key in (*Columns.__dataclass_fields__, "input", "output")]
     if meant:
-        logger.info("dataset %s: columns that are not used, since `columns` does not name them: %s", spec.name, ", ".join(meant))
+        logger.info(
+            "dataset %s: columns that are not used, since `columns` does not name them: %s", spec.name, ", ".join(meant)
+        )
 
 
 def texts(example: Example) -> Iterator[str]:

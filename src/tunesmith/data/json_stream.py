@@ -43,7 +43,9 @@ class JsonArrayReader:
                 self._finish()
                 return
             if mark != ",":
-                raise self._error("expected a comma or ] after a row" if mark else "the list is not closed: ] is missing")
+                raise self._error(
+                    "expected a comma or ] after a row" if mark else "the list is not closed: ] is missing"
+                )
             self._skip(",")
             if self._peek() == "]":
                 raise self._error("a comma stands before the closing ]")

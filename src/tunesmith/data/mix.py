@@ -30,7 +30,15 @@ def split_validation(sources: Sequence[Source], val_size: float, seed: int) -> t
         return list(range(count)), []
     wanted = int(val_size) if val_size >= 1 else math.ceil(val_size * count)
     if wanted >= count:
-        raise DataError([Problem(f"val_size {val_size:g} takes {wanted} of {count} rows: none is left to train on", "val_size", "lower it, or add data")])
+        raise DataError(
+            [
+                Problem(
+                    f"val_size {val_size:g} takes {wanted} of {count} rows: none is left to train on",
+                    "val_size",
+                    "lower it, or add data",
+                )
+            ]
+        )
     ranked = sorted(range(count), key=lambda index: (_rank(sources[index], seed), index))
     chosen = set(ranked[:wanted])
     return [index for index in range(count) if index not in chosen], sorted(chosen)

@@ -102,7 +102,13 @@ def prepare_prompts(config: RunConfig, tokenizer: Any, template: Any) -> list[Pr
         logger.info(report.accounting())
     cut = [row for row in rows if row.lost_tokens]
     if cut:
-        logger.warning("%d of %d prompts are longer than cutoff_len %d and were cut, the first: %s", len(cut), len(rows), config.cutoff_len, cut[0].source)
+        logger.warning(
+            "%d of %d prompts are longer than cutoff_len %d and were cut, the first: %s",
+            len(cut),
+            len(rows),
+            config.cutoff_len,
+            cut[0].source,
+        )
     return rows
 
 
@@ -189,7 +195,9 @@ def _in_batches(examples: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield batch
 
 
-def _render(batch: list[Conversation], encoder: Encoder, report: DatasetReport) -> tuple[list[Conversation], list[list[Segment]]]:
+def _render(
+    batch: list[Conversation], encoder: Encoder, report: DatasetReport
+) -> tuple[list[Conversation], list[list[Segment]]]:
     """The rows that the template can write, and their text; the others are booked as rejected."""
     conversations, rendered = [], []
     for whole in batch:
@@ -198,7 +206,9 @@ def _render(batch: list[Conversation], encoder: Encoder, report: DatasetReport) 
         try:
             segments = encoder.segments(conversation)
         except TemplateError as error:
-            report.reject(Reject(whole.source or Source("", 0), "", str(error), "change the row, or choose another template"))
+            report.reject(
+                Reject(whole.source or Source("", 0), "", str(error), "change the row, or choose another template")
+            )
             continue
         conversations.append(conversation)
         rendered.append(segments)
@@ -206,7 +216,11 @@ def _render(batch: list[Conversation], encoder: Encoder, report: DatasetReport) 
 
 
 def _untrained(source: Source, lost: int) -> Reject:
-    why = f"raise cutoff_len: {lost} trained tokens were cut off" if lost else "give an answer its loss (weight, train), or take the row out"
+    why = (
+        f"raise cutoff_len: {lost} trained tokens were cut off"
+        if lost
+        else "give an answer its loss (weight, train), or take the row out"
+    )
     return Reject(source, "", UNTRAINED, why)
 
 
@@ -230,7 +244,9 @@ def _stop_on_rejects(reports: list[DatasetReport], config: RunConfig) -> None:
 def _check_not_empty(specs: list[DatasetSpec], rows: TokenizedRows) -> None:
     if specs and not len(rows):
         names = ", ".join(spec.name for spec in specs)
-        raise DataError([Problem(f"no row is left to train on in {names}", "dataset", "every row was rejected: mend them")])
+        raise DataError(
+            [Problem(f"no row is left to train on in {names}", "dataset", "every row was rejected: mend them")]
+        )
 
 
 def _packs(config: RunConfig, rows: TokenizedRows) -> list[list[int]] | None:
@@ -239,7 +255,9 @@ def _packs(config: RunConfig, rows: TokenizedRows) -> list[list[int]] | None:
     return best_fit(rows.lengths.tolist(), config.cutoff_len)
 
 
-def _evaluation(config: RunConfig, specs: list[DatasetSpec], parts: list[TokenizedRows]) -> TrainRows | dict[str, TrainRows] | None:
+def _evaluation(
+    config: RunConfig, specs: list[DatasetSpec], parts: list[TokenizedRows]
+) -> TrainRows | dict[str, TrainRows] | None:
     if not parts:
         return None
     if not (config.eval_on_each_dataset and specs):

@@ -40,5 +40,9 @@ def _make_bar() -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,} rows, {task.fields[rate]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,} rows, {task.fields[rate]}"),
+    )
     return Progress(*columns, console=Console(stderr=True), transient=True)

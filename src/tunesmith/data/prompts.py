@@ -57,7 +57,9 @@ def _part(conversation: Conversation) -> tuple[Conversation, Message | None]:
     return replace(conversation, messages=tuple(before)), last
 
 
-def _label_texts(encoder: Encoder, conversations: Sequence[Conversation], answers: Sequence[Message | None], ends: frozenset[int]) -> list[str]:
+def _label_texts(
+    encoder: Encoder, conversations: Sequence[Conversation], answers: Sequence[Message | None], ends: frozenset[int]
+) -> list[str]:
     """Answers as the model would write them: calls in the template's words, end tokens and what follows them taken off."""
     if not isinstance(encoder.template, Template):
         return [answer.content if answer else "" for answer in answers]
@@ -65,7 +67,9 @@ def _label_texts(encoder: Encoder, conversations: Sequence[Conversation], answer
         render_turn(encoder.template, conversation, encoder.settings, encoder.names)[1] if answer else []
         for conversation, answer in zip(conversations, answers, strict=True)
     ]
-    return [encoder.tokenizer.decode(_until(ids, ends), skip_special_tokens=True) for ids, _ in encoder.encode(segments)]
+    return [
+        encoder.tokenizer.decode(_until(ids, ends), skip_special_tokens=True) for ids, _ in encoder.encode(segments)
+    ]
 
 
 def _until(ids: list[int], ends: frozenset[int]) -> list[int]:

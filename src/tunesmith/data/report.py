@@ -106,7 +106,9 @@ def raise_rejects(reports: Iterable[DatasetReport], allow_untrained_rows: bool =
     total = sum(report.rejected - allow_untrained_rows * report.untrained for report in bad)
     if not total:
         return
-    faults = [entry for report in bad for entry in report.rejects if not (allow_untrained_rows and entry.reason == UNTRAINED)]
+    faults = [
+        entry for report in bad for entry in report.rejects if not (allow_untrained_rows and entry.reason == UNTRAINED)
+    ]
     shown = faults[:SHOWN_REJECTS]
     problems = [entry.problem() for entry in shown]
     sums = "; ".join(report.accounting() for report in bad)
@@ -145,8 +147,12 @@ class SupervisionReport:
         found = [report.accounting() for report in self.datasets]
         if self.train_rows:
             share = 100 * self.trained_tokens / max(self.tokens, 1)
-            found.append(f"training rows: {self.train_rows:,}; tokens: {self.tokens:,}; trained tokens: {self.trained_tokens:,} ({share:.1f} %)")
-            found.append(f"longest row: {self.longest[0]:,} tokens ({self.longest[1]}); mean {self.tokens / self.train_rows:.1f}")
+            found.append(
+                f"training rows: {self.train_rows:,}; tokens: {self.tokens:,}; trained tokens: {self.trained_tokens:,} ({share:.1f} %)"
+            )
+            found.append(
+                f"longest row: {self.longest[0]:,} tokens ({self.longest[1]}); mean {self.tokens / self.train_rows:.1f}"
+            )
         if self.train_items != self.train_rows:
             found.append(f"packed into {self.train_items:,} items")
         if self.eval_rows:
@@ -156,7 +162,9 @@ class SupervisionReport:
                 lost = f"{report.lost_tokens:,} tokens lost, {report.lost_trained_tokens:,} of them trained"
                 found.append(f"{report.name}: {report.truncated:,} rows cut to cutoff_len, {lost}")
             if len(self.datasets) > 1:
-                found.append(f"{report.name}: {report.tokens:,} tokens, {report.trained_tokens:,} trained, longest row {report.longest:,}")
+                found.append(
+                    f"{report.name}: {report.tokens:,} tokens, {report.trained_tokens:,} trained, longest row {report.longest:,}"
+                )
         return found
 
     def warnings(self) -> list[str]:
@@ -169,7 +177,9 @@ def dataset_warnings(report: DatasetReport) -> Iterator[str]:
     name = report.name
     if report.rejected:
         top = Counter(report.reasons).most_common(3)
-        yield f"{name}: {report.rejected} rows are left out: " + "; ".join(f"{count}x {reason}" for reason, count in top)
+        yield f"{name}: {report.rejected} rows are left out: " + "; ".join(
+            f"{count}x {reason}" for reason, count in top
+        )
     if report.open_answers:
         yield f"{name}: {report.open_answers} rows have an answer without an end token: the model does not learn to stop there (raise cutoff_len, or check the template)"
     if report.lost_headers:

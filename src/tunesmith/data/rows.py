@@ -127,7 +127,14 @@ class TokenizedRows(Sequence[TokenizedRow]):
             hits = np.flatnonzero(override[places] != IGNORE_INDEX)
             odd = np.stack([hits, override[places][hits]], axis=1)
         return TokenizedRows(
-            self.ids[places], self.trained[places], offsets, self.file_index[chosen], self.numbers[chosen], self.lost[chosen], self.files, odd
+            self.ids[places],
+            self.trained[places],
+            offsets,
+            self.file_index[chosen],
+            self.numbers[chosen],
+            self.lost[chosen],
+            self.files,
+            odd,
         )
 
 
@@ -176,11 +183,15 @@ def concat_rows(parts: Sequence[TokenizedRows]) -> TokenizedRows:
     files = tuple(dict.fromkeys(name for part in parts for name in part.files))
     place = {name: index for index, name in enumerate(files)}
     starts = np.cumsum([0, *(len(part.ids) for part in parts)])
-    remapped = [np.array([place[name] for name in part.files], dtype=np.int32)[part.file_index] for part in parts if len(part)]
+    remapped = [
+        np.array([place[name] for name in part.files], dtype=np.int32)[part.file_index] for part in parts if len(part)
+    ]
     return TokenizedRows(
         ids=np.concatenate([part.ids for part in parts]),
         trained=np.concatenate([part.trained for part in parts]),
-        offsets=np.concatenate([[0], *(part.offsets[1:] + start for part, start in zip(parts, starts, strict=False))]).astype(np.int64),
+        offsets=np.concatenate(
+            [[0], *(part.offsets[1:] + start for part, start in zip(parts, starts, strict=False))]
+        ).astype(np.int64),
         file_index=np.concatenate(remapped) if remapped else np.zeros(0, dtype=np.int32),
         numbers=np.concatenate([part.numbers for part in parts]),
         lost=np.concatenate([part.lost for part in parts]),

@@ -47,13 +47,23 @@ def list_files(path: Path) -> list[Path]:
             raise DataError([Problem("the folder holds no data files", str(path))])
         kinds = sorted({file.suffix.lower() for file in files})
         if len(kinds) > 1:
-            raise DataError([Problem(f"the folder mixes file types: {', '.join(kinds)}", str(path), "keep files of one type in it")])
+            raise DataError(
+                [Problem(f"the folder mixes file types: {', '.join(kinds)}", str(path), "keep files of one type in it")]
+            )
     elif path.exists():
         files = [path]
     else:
         raise DataError([Problem("no such file", str(path))])
     if files[0].suffix.lower() not in SUFFIXES:
-        raise DataError([Problem(f"file type {files[0].suffix or '(none)'} is not known", str(files[0]), f"one of: {', '.join(SUFFIXES)}")])
+        raise DataError(
+            [
+                Problem(
+                    f"file type {files[0].suffix or '(none)'} is not known",
+                    str(files[0]),
+                    f"one of: {', '.join(SUFFIXES)}",
+                )
+            ]
+        )
     return files
 
 
@@ -69,7 +79,9 @@ def read_rows(path: Path) -> Iterator[RawRow]:
             count += 1
             yield row
         if count == 0:
-            raise DataError([Problem("the file holds no rows", str(file), "put data in it, or take it out of `dataset`")])
+            raise DataError(
+                [Problem("the file holds no rows", str(file), "put data in it, or take it out of `dataset`")]
+            )
 
 
 def _reader(file: Path) -> Callable[[Path], Iterator[RawRow]]:
@@ -128,7 +140,9 @@ def _read_jsonl(file: Path) -> Iterator[RawRow]:
         try:
             value = json.loads(text)
         except json.JSONDecodeError as error:
-            yield RawRow(source, None, f"broken JSON: {error.msg} at column {error.colno}, near {excerpt(text, error.pos)!r}")
+            yield RawRow(
+                source, None, f"broken JSON: {error.msg} at column {error.colno}, near {excerpt(text, error.pos)!r}"
+            )
             continue
         except RecursionError:
             yield RawRow(source, None, "the JSON is nested too deep")
@@ -154,7 +168,15 @@ def _read_json(file: Path) -> Iterator[RawRow]:
     elif first == b"{":
         yield from _read_object_file(file)
     elif first:
-        raise DataError([Problem("neither a list of rows nor JSON lines", f"{file}:1", 'the file begins with [ and holds rows such as {"instruction": "...", "output": "..."}')])
+        raise DataError(
+            [
+                Problem(
+                    "neither a list of rows nor JSON lines",
+                    f"{file}:1",
+                    'the file begins with [ and holds rows such as {"instruction": "...", "output": "..."}',
+                )
+            ]
+        )
 
 
 def _read_object_file(file: Path) -> Iterator[RawRow]:
@@ -172,12 +194,26 @@ def _single_object_error(file: Path, line_error: json.JSONDecodeError) -> DataEr
     try:
         value = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        line, column, message = getattr(error, "lineno", 1), getattr(error, "colno", line_error.colno), getattr(error, "msg", str(error))
+        line, column, message = (
+            getattr(error, "lineno", 1),
+            getattr(error, "colno", line_error.colno),
+            getattr(error, "msg", str(error)),
+        )
         fix = "a .json file holds one list of rows: [{...}, {...}]; or one row a line"
         return DataError([Problem(f"broken JSON: {message} at column {column}", f"{file}:{line}", fix)])
-    inner = next((key for key, part in value.items() if isinstance(part, list)), None) if isinstance(value, dict) else None
+    inner = (
+        next((key for key, part in value.items() if isinstance(part, list)), None) if isinstance(value, dict) else None
+    )
     hint = f"; its key {inner!r} holds a list: keep that list alone" if inner else ""
-    return DataError([Problem("the file holds one object where a list of rows is expected", f"{file}:1", f"write [{{...}}, {{...}}]{hint}")])
+    return DataError(
+        [
+            Problem(
+                "the file holds one object where a list of rows is expected",
+                f"{file}:1",
+                f"write [{{...}}, {{...}}]{hint}",
+            )
+        ]
+    )
 
 
 def _read_txt(file: Path) -> Iterator[RawRow]:
@@ -216,7 +252,11 @@ def _csv_rows(file: Path, reader: Any) -> Iterator[RawRow]:
         if not cells:
             continue
         if len(cells) != len(header):
-            yield RawRow(source, None, f"the row has {len(cells)} cells, the header {len(header)}: is a text with commas not in quotes?")
+            yield RawRow(
+                source,
+                None,
+                f"the row has {len(cells)} cells, the header {len(header)}: is a text with commas not in quotes?",
+            )
         else:
             yield RawRow(source, dict(zip(header, cells, strict=True)))
 

@@ -53,7 +53,9 @@ class Encoder:
         return list(encode_batch([list(segments) for segments in segment_lists], self.tokenizer, self.template))
 
 
-def tokenize(encoder: Encoder, conversations: Sequence[Conversation], rendered: Sequence[list[Segment]]) -> list[TokenizedRow]:
+def tokenize(
+    encoder: Encoder, conversations: Sequence[Conversation], rendered: Sequence[list[Segment]]
+) -> list[TokenizedRow]:
     """A batch of conversations as rows of at most `cutoff_len` tokens.
 
     Args:
@@ -105,7 +107,12 @@ def cut_row(encoder: Encoder, conversation: Conversation, whole: TokenizedRow) -
         labels.append(eos)
     row = TokenizedRow(ids, labels, conversation.source)
     extra = {LOST_HEADER: True} if lost_header else {}
-    return replace(row, lost_tokens=len(whole.input_ids) - len(ids), lost_trained_tokens=max(whole.n_trained - row.n_trained, 0), extra=extra)
+    return replace(
+        row,
+        lost_tokens=len(whole.input_ids) - len(ids),
+        lost_trained_tokens=max(whole.n_trained - row.n_trained, 0),
+        extra=extra,
+    )
 
 
 def _without_eos(turn: Turn, is_last: bool) -> Turn:

@@ -38,20 +38,46 @@ def stage_problems(spec: DatasetSpec, stage: str) -> list[Problem]:
     columns, where = spec.columns, f"dataset {spec.name}"
     problems = []
     if any((columns.images, columns.videos, columns.audios)):
-        problems.append(Problem("images, videos and audios are not built yet", where, "take these columns out of the entry"))
+        problems.append(
+            Problem("images, videos and audios are not built yet", where, "take these columns out of the entry")
+        )
     if kind == "preference" and not spec.ranking:
-        problems.append(Problem(f"stage {stage} needs a chosen and a rejected answer", where, "set ranking: true and name the columns chosen and rejected"))
+        problems.append(
+            Problem(
+                f"stage {stage} needs a chosen and a rejected answer",
+                where,
+                "set ranking: true and name the columns chosen and rejected",
+            )
+        )
     if kind == "preference" and spec.ranking and not (columns.chosen and columns.rejected):
-        problems.append(Problem(f"stage {stage}: the columns chosen and rejected are not named", where, "add them under columns"))
+        problems.append(
+            Problem(f"stage {stage}: the columns chosen and rejected are not named", where, "add them under columns")
+        )
     if kind != "preference" and spec.ranking:
-        problems.append(Problem(f"the data set holds pairs of answers (ranking: true); stage {stage} cannot use them", where, "use stage dpo or rm, or a data set with one answer a row"))
+        problems.append(
+            Problem(
+                f"the data set holds pairs of answers (ranking: true); stage {stage} cannot use them",
+                where,
+                "use stage dpo or rm, or a data set with one answer a row",
+            )
+        )
     if kind == "feedback" and not columns.kto_tag:
-        problems.append(Problem("stage kto needs a column that says whether the answer is good", where, "name it under columns: kto_tag"))
+        problems.append(
+            Problem(
+                "stage kto needs a column that says whether the answer is good", where, "name it under columns: kto_tag"
+            )
+        )
     is_messages = spec.formatting in ("sharegpt", "openai")
     if is_messages and not columns.messages:
         problems.append(Problem("the column of messages is not named", where, "add it under columns: messages"))
     if spec.formatting == "text" and kind != "text":
-        problems.append(Problem(f"the data set holds plain texts; stage {stage} needs prompts and answers", where, "use stage pt, or another data set"))
+        problems.append(
+            Problem(
+                f"the data set holds plain texts; stage {stage} needs prompts and answers",
+                where,
+                "use stage pt, or another data set",
+            )
+        )
     if spec.formatting == "alpaca":
         problems += _alpaca_problems(spec, kind, stage, where)
     return problems
@@ -126,7 +152,9 @@ def _history(value: Any, column: str) -> list[Message]:
     messages = []
     for index, pair in enumerate(pairs):
         if not isinstance(pair, list) or len(pair) != 2:
-            raise RowError(f"{kind_of(pair)} where a pair is expected", f"{column}[{index}]", 'write ["question", "answer"]')
+            raise RowError(
+                f"{kind_of(pair)} where a pair is expected", f"{column}[{index}]", 'write ["question", "answer"]'
+            )
         messages.append(Message("user", checked(pair[0], f"{column}[{index}][0]")))
         messages.append(Message("assistant", checked(pair[1], f"{column}[{index}][1]")))
     return messages
@@ -148,7 +176,9 @@ def _chat(row: dict[str, Any], spec: DatasetSpec, kind: Kind) -> _Parts:
         check_order(messages, column, ends_with=("user", "tool"))
         return _Parts(messages, None)
     is_openai = spec.formatting == "openai"
-    check_order(messages, column, ends_with=("assistant", "tool") if is_openai and kind == "conversation" else ("assistant",))
+    check_order(
+        messages, column, ends_with=("assistant", "tool") if is_openai and kind == "conversation" else ("assistant",)
+    )
     return _Parts(messages, None)
 
 
@@ -174,13 +204,19 @@ def _answer(value: Any, column: str, tags: Any) -> Message:
     """An answer given as text, as a message, or as a list of one message."""
     if isinstance(value, list):
         if len(value) != 1:
-            raise RowError(f"a list of {len(value)} messages where one answer is expected", column, "move all but the last into the prompt")
+            raise RowError(
+                f"a list of {len(value)} messages where one answer is expected",
+                column,
+                "move all but the last into the prompt",
+            )
         value, column = value[0], f"{column}[0]"
     if not isinstance(value, dict):
         return Message("assistant", checked(value, column))
     message = parse_message(value, tags, column)
     if message.role != "assistant":
-        raise RowError(f"the answer is from {message.role}, not from the assistant", column, "give it the assistant's role")
+        raise RowError(
+            f"the answer is from {message.role}, not from the assistant", column, "give it the assistant's role"
+        )
     return message
 
 
@@ -204,4 +240,6 @@ def _verdict(row: dict[str, Any], column: str) -> bool:
         return bool(value)
     if isinstance(value, str) and value.strip().lower() in ("true", "false"):
         return value.strip().lower() == "true"
-    raise RowError(f"{kind_of(value)} where true or false is expected", column, "write true for a good answer, false for a bad one")
+    raise RowError(
+        f"{kind_of(value)} where true or false is expected", column, "write true for a good answer, false for a bad one"
+    )

@@ -25,11 +25,24 @@ def detect(spec: DatasetSpec, rows: list[dict[str, Any]]) -> tuple[DatasetSpec, 
     found = _chat(rows, keys) or _flat(keys)
     if found is None:
         there = ", ".join(sorted(map(str, keys))) or "none"
-        raise DataError([Problem(f"the layout is not known; the rows have the columns: {there}", str(spec.path), f"known: {KNOWN_SHAPES}; else describe it in dataset_info.json")])
+        raise DataError(
+            [
+                Problem(
+                    f"the layout is not known; the rows have the columns: {there}",
+                    str(spec.path),
+                    f"known: {KNOWN_SHAPES}; else describe it in dataset_info.json",
+                )
+            ]
+        )
     settled = replace(spec, **found, has_columns=True)
-    named = {name: getattr(settled.columns, name) for name in Columns.__dataclass_fields__ if getattr(settled.columns, name)}
+    named = {
+        name: getattr(settled.columns, name) for name in Columns.__dataclass_fields__ if getattr(settled.columns, name)
+    }
     pairs = ", ".join(f"{name}={column}" for name, column in named.items())
-    return settled, f"dataset {spec.name}: read as {settled.formatting}{' with ranking' if settled.ranking else ''} ({pairs})"
+    return (
+        settled,
+        f"dataset {spec.name}: read as {settled.formatting}{' with ranking' if settled.ranking else ''} ({pairs})",
+    )
 
 
 def _present(keys: set[str], *names: str) -> str | None:
@@ -52,7 +65,12 @@ def _chat(rows: list[dict[str, Any]], keys: set[str]) -> dict[str, Any] | None:
     first = next((row[column] for row in rows if isinstance(row.get(column), list) and row[column]), [{}])
     is_sharegpt = isinstance(first[0], dict) and "from" in first[0]
     tags = Tags() if is_sharegpt else OPENAI_TAGS
-    return {"formatting": "sharegpt" if is_sharegpt else "openai", "columns": columns, "tags": tags, "ranking": "chosen" in judged}
+    return {
+        "formatting": "sharegpt" if is_sharegpt else "openai",
+        "columns": columns,
+        "tags": tags,
+        "ranking": "chosen" in judged,
+    }
 
 
 def _flat(keys: set[str]) -> dict[str, Any] | None:

@@ -40,7 +40,9 @@ def checked(value: Any, column: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise RowError("the text holds half of a surrogate pair (a broken \\ud8.. escape)", column, "write the character") from error
+        raise RowError(
+            "the text holds half of a surrogate pair (a broken \\ud8.. escape)", column, "write the character"
+        ) from error
     return value
 
 
@@ -77,6 +79,8 @@ def parse_json(text: str, column: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise RowError(f"broken JSON: {error.msg} at character {error.pos + 1}", column, "mend the JSON text") from error
+        raise RowError(
+            f"broken JSON: {error.msg} at character {error.pos + 1}", column, "mend the JSON text"
+        ) from error
     except RecursionError as error:
         raise RowError("the JSON is nested too deep", column, "flatten it") from error

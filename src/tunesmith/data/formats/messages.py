@@ -15,7 +15,11 @@ _TRAINED_FIX = "write 0 or 1 (or train: true or false)"
 def parse_message(value: Any, tags: Tags, column: str) -> Message:
     """One message object; `function_call` turns and `tool_calls` become ToolCalls, results become `tool` messages."""
     if not isinstance(value, dict):
-        raise RowError(f"{kind_of(value)} where a message is expected", column, f'write {{"{tags.role_tag}": ..., "{tags.content_tag}": ...}}')
+        raise RowError(
+            f"{kind_of(value)} where a message is expected",
+            column,
+            f'write {{"{tags.role_tag}": ..., "{tags.content_tag}": ...}}',
+        )
     spoken = value.get(tags.role_tag)
     role = _role(spoken, value, tags, column)
     if role == "assistant":
@@ -35,10 +39,16 @@ def _role(spoken: Any, value: dict[str, Any], tags: Tags, column: str) -> Role:
     }
     if spoken is None:
         there = ", ".join(map(str, value)) or "none"
-        raise RowError(f"the message has no {tags.role_tag!r}", column, f"it has: {there}; name the right one under tags (role_tag)")
+        raise RowError(
+            f"the message has no {tags.role_tag!r}",
+            column,
+            f"it has: {there}; name the right one under tags (role_tag)",
+        )
     if not isinstance(spoken, str) or spoken not in roles:
         known = f"{tags.user_tag}, {tags.assistant_tag}, {tags.system_tag}, {tags.observation_tag}, {tags.function_tag}"
-        raise RowError(f"unknown role {spoken!r}", f"{column}.{tags.role_tag}", f"known: {known}; other names go under tags")
+        raise RowError(
+            f"unknown role {spoken!r}", f"{column}.{tags.role_tag}", f"known: {known}; other names go under tags"
+        )
     return roles[spoken]
 
 
@@ -61,7 +71,11 @@ def _content(value: dict[str, Any], tags: Tags, column: str) -> str:
     place = f"{column}.{tags.content_tag}"
     if tags.content_tag not in value:
         there = ", ".join(map(str, value)) or "none"
-        raise RowError(f"the message has no {tags.content_tag!r}", column, f"it has: {there}; name the right one under tags (content_tag)")
+        raise RowError(
+            f"the message has no {tags.content_tag!r}",
+            column,
+            f"it has: {there}; name the right one under tags (content_tag)",
+        )
     content = value[tags.content_tag]
     if not isinstance(content, list):
         return checked(content, place)
@@ -69,7 +83,11 @@ def _content(value: dict[str, Any], tags: Tags, column: str) -> str:
     for index, part in enumerate(content):
         if not isinstance(part, dict) or part.get("type", "text") != "text":
             what = f"a part of type {part.get('type')!r}" if isinstance(part, dict) else kind_of(part)
-            raise RowError(f"{what} where a text part is expected", f"{place}[{index}]", "images, video and audio are not built yet")
+            raise RowError(
+                f"{what} where a text part is expected",
+                f"{place}[{index}]",
+                "images, video and audio are not built yet",
+            )
         texts.append(checked(part.get("text"), f"{place}[{index}].text"))
     return "".join(texts)
 
@@ -115,12 +133,24 @@ def check_order(messages: tuple[Message, ...], column: str, ends_with: tuple[Rol
             raise RowError("a system message after the first place", f"{column}[{index}]", "move it to the front")
         if role == "assistant" and before in (None, "assistant"):
             what = "begins with the assistant" if before is None else "has two assistant messages in a row"
-            raise RowError(f"the conversation {what}", f"{column}[{index}]", "user and assistant take turns, the user begins")
+            raise RowError(
+                f"the conversation {what}", f"{column}[{index}]", "user and assistant take turns, the user begins"
+            )
         if role == "user" and before in ("user", "tool"):
-            raise RowError(f"a user message after a {before} message", f"{column}[{index}]", "merge them, or add the answer between")
+            raise RowError(
+                f"a user message after a {before} message",
+                f"{column}[{index}]",
+                "merge them, or add the answer between",
+            )
         if role == "tool" and before == "user":
-            raise RowError("a tool result after a user message", f"{column}[{index}]", "the assistant's call comes between")
+            raise RowError(
+                "a tool result after a user message", f"{column}[{index}]", "the assistant's call comes between"
+            )
         before = role
     if before not in ends_with:
         wanted = " or ".join(ends_with)
-        raise RowError(f"the last message is from {before or 'system'}, not from {wanted}", column, "add the answer, or remove the last message")
+        raise RowError(
+            f"the last message is from {before or 'system'}, not from {wanted}",
+            column,
+            "add the answer, or remove the last message",
+        )

@@ -25,7 +25,11 @@ def parse_tools(value: Any, column: str) -> tuple[dict[str, Any], ...] | None:
         return None
     entries = [parsed] if isinstance(parsed, dict) else parsed
     if not isinstance(entries, list):
-        raise RowError(f"{kind_of(parsed)} where a list of function schemas is expected", column, 'write [{"name": ..., "parameters": {...}}]')
+        raise RowError(
+            f"{kind_of(parsed)} where a list of function schemas is expected",
+            column,
+            'write [{"name": ..., "parameters": {...}}]',
+        )
     return tuple(_schema(entry, f"{column}[{index}]") for index, entry in enumerate(entries))
 
 
@@ -35,7 +39,9 @@ def _schema(entry: Any, column: str) -> dict[str, Any]:
     if isinstance(entry, dict) and isinstance(entry.get("function"), dict):
         entry = entry["function"]
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
-        raise RowError("a function schema without a name", column, 'write {"name": ..., "description": ..., "parameters": {...}}')
+        raise RowError(
+            "a function schema without a name", column, 'write {"name": ..., "description": ..., "parameters": {...}}'
+        )
     return {key: value for key, value in entry.items() if value is not None}
 
 
@@ -48,7 +54,9 @@ def make_call(name: Any, arguments: Any, column: str, call_id: Any = None) -> To
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
-        raise RowError(f"{kind_of(arguments)} where an object is expected", f"{column}.arguments", "write the arguments by name")
+        raise RowError(
+            f"{kind_of(arguments)} where an object is expected", f"{column}.arguments", "write the arguments by name"
+        )
     return ToolCall(name, arguments, call_id if isinstance(call_id, str) else None)
 
 
@@ -57,12 +65,20 @@ def parse_openai_calls(value: Any, column: str) -> tuple[ToolCall, ...]:
     if value is None:
         return ()
     if not isinstance(value, list):
-        raise RowError(f"{kind_of(value)} where a list of calls is expected", column, 'write [{"function": {"name": ..., "arguments": {...}}}]')
+        raise RowError(
+            f"{kind_of(value)} where a list of calls is expected",
+            column,
+            'write [{"function": {"name": ..., "arguments": {...}}}]',
+        )
     calls = []
     for index, entry in enumerate(value):
         place = f"{column}[{index}]"
         if not isinstance(entry, dict):
-            raise RowError(f"{kind_of(entry)} where a call is expected", place, 'write {"function": {"name": ..., "arguments": {...}}}')
+            raise RowError(
+                f"{kind_of(entry)} where a call is expected",
+                place,
+                'write {"function": {"name": ..., "arguments": {...}}}',
+            )
         function = entry.get("function") if isinstance(entry.get("function"), dict) else entry
         calls.append(make_call(function.get("name"), function.get("arguments"), place, entry.get("id")))
     return tuple(calls)
@@ -79,7 +95,9 @@ def parse_call_text(text: str, column: str) -> tuple[str, tuple[ToolCall, ...]]:
         entries, rest = _take_json(rest, column)
         for entry in entries if isinstance(entries, list) else [entries]:
             if not isinstance(entry, dict):
-                raise RowError(f"{kind_of(entry)} where a call is expected", column, 'write {"name": ..., "arguments": {...}}')
+                raise RowError(
+                    f"{kind_of(entry)} where a call is expected", column, 'write {"name": ..., "arguments": {...}}'
+                )
             function = entry["function"] if isinstance(entry.get("function"), dict) else entry
             calls.append(make_call(function.get("name"), function.get("arguments"), column, entry.get("id")))
     if not calls:
@@ -113,5 +131,9 @@ def _take_json(text: str, column: str) -> tuple[Any, str]:
     try:
         value, end = json.JSONDecoder().raw_decode(stripped)
     except json.JSONDecodeError as error:
-        raise RowError(f"text after a call is not JSON: {error.msg}, near {stripped[:30]!r}", column, "write nothing after the call") from error
+        raise RowError(
+            f"text after a call is not JSON: {error.msg}, near {stripped[:30]!r}",
+            column,
+            "write nothing after the call",
+        ) from error
     return value, _CLOSE_MARK.sub("", stripped[end:]).lstrip().removeprefix(",")
