@@ -1,0 +1,60 @@
+"""A RunConfig as YAML that loads again to the same run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from tunesmith import __version__
+from tunesmith.config.entries import NULL_WORDS
+from tunesmith.config.schema import KEYS, RunConfig
+
+_NO_WRAP = 1_000_000
+
+
+def to_yaml(config: RunConfig) -> str:
+    """What was set first, then the defaults that the command used; secrets by name only."""
+    told = [name for name in KEYS if name in config.explicit or getattr(config, name) != KEYS[name].default]
+    silent = [name for name in KEYS if name not in told and _acts(config, name)]
+    lines = [f"# tunesmith {__version__} {config.command}: the resolved configuration; it runs again as it is", ""]
+    lines += ["### set", *_lines(config, told), "", "### defaults", *_lines(config, silent)]
+    return "\n".join(lines) + "\n"
+
+
+def _acts(config: RunConfig, name: str) -> bool:
+    known = KEYS[name]
+    is_empty = getattr(config, name) in (None, ())
+    return config.command in known.commands and not known.not_yet and not is_empty
+
+
+def _lines(config: RunConfig, names: Iterable[str]) -> Iterable[str]:
+    for name in names:
+        if KEYS[name].secret:
+            yield f"# {name} is set; secrets are not written"
+        else:
+            yield f"{name}: {_value(getattr(config, name))}"
+
+
+def _value(value: Any) -> str:
+    value = _escaped(value)
+    if isinstance(value, str):
+        if value in NULL_WORDS or value.lower() == "none" or not value.isprintable():
+            return json.dumps(value)
+        text = yaml.safe_dump(value, allow_unicode=True, width=_NO_WRAP)
+    else:
+        text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=_NO_WRAP, sort_keys=False)
+    return str(text).removesuffix("...\n").strip()
+
+
+def _escaped(value: Any) -> Any:
+    """Plain lists and texts, in which a `${` stays one."""
+    if isinstance(value, str):
+        return value.replace("${", "$${")
+    if isinstance(value, dict):
+        return {name: _escaped(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escaped(item) for item in value]
+    return value

@@ -1,0 +1,38 @@
+"""The command line to a RunConfig: file, overrides, flags."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tunesmith.config.argv import PLACE, CommandLine
+from tunesmith.config.build import Checks, from_entries
+from tunesmith.config.entries import Entry
+from tunesmith.config.read import read_file
+from tunesmith.config.schema import RunConfig
+from tunesmith.core.errors import ConfigError
+
+
+def load_config(argv: Sequence[str], command: str, checks: Checks | None = None) -> RunConfig:
+    """Reads `[CONFIG] [key=value | --key value | --key=value | --switch | --no_switch]...`.
+
+    Args:
+        argv: the words after the command.
+        command: the command that the configuration is for.
+        checks: what is checked beyond single values; default: all.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    line = CommandLine(argv)
+    entries: list[Entry] = []
+    problems = list(line.problems)
+    if line.file:
+        entries, faults = read_file(line.file)
+        problems += faults
+        if faults and not entries:
+            raise ConfigError(problems)  # without the file every rule would complain
+    checks = checks or Checks()
+    if line.problems:
+        checks = replace(checks, rules=False)  # words were lost: what is missing may be among them
+    return from_entries([*entries, *line.entries], command, line.file or PLACE, problems, checks)

@@ -1,0 +1,102 @@
+"""Rules about files: what is named must be there, and nothing is written over by accident. Opens no file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tunesmith.config.fault import Fault
+from tunesmith.config.schema import KEYS, RunConfig
+from tunesmith.core.lazy import nearest
+
+WEIGHT_FILES = (
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_CHECKPOINT = re.compile(r"checkpoint-\d+")
+
+
+def looks_local(name: str) -> bool:
+    """Whether a model name can only be a path: names of the hub are `name` or `owner/name`."""
+    return name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or name.lower().endswith(".gguf")
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds weights of a model or an adapter."""
+    return any((folder / name).exists() for name in WEIGHT_FILES)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a `checkpoint-N` folder."""
+    return any(_CHECKPOINT.fullmatch(entry.name) for entry in folder.iterdir()) if folder.is_dir() else False
+
+
+def models_exist(config: RunConfig) -> Iterator[Fault]:
+    """A name that can only be a path must exist; names of the hub are judged when the model is loaded."""
+    names = [("model_name_or_path", config.model_name_or_path or "")]
+    if config.command in KEYS["adapter_name_or_path"].commands:
+        names += [("adapter_name_or_path", name) for name in config.adapter_name_or_path]
+    for key, name in names:
+        if looks_local(name) and not Path(name).expanduser().exists():
+            yield Fault((key,), f"{key}: there is no {name}", _near(name))
+
+
+def checkpoint_exists(config: RunConfig) -> Iterator[Fault]:
+    """A checkpoint to resume from must be there."""
+    chosen = config.resume_from_checkpoint
+    keys = ("resume_from_checkpoint",)
+    if isinstance(chosen, str) and not Path(chosen).expanduser().is_dir():
+        yield Fault(keys, f"resume_from_checkpoint: there is no folder {chosen}", _near(chosen))
+    elif chosen is True and config.output_dir and not has_checkpoint(Path(config.output_dir).expanduser()):
+        what = f"resume_from_checkpoint: true, but there is no checkpoint-N in {config.output_dir}"
+        yield Fault(keys, what, "leave it out to start from the beginning")
+
+
+def output_is_free(config: RunConfig) -> Iterator[Fault]:
+    """Weights that no checkpoint can bring back are not written over unasked."""
+    if not config.output_dir:
+        return
+    folder = Path(config.output_dir).expanduser()
+    if folder.exists() and not folder.is_dir():
+        yield Fault(("output_dir",), f"output_dir: {config.output_dir} is a file, not a folder")
+    elif config.do_train and not config.overwrite_output_dir and has_weights(folder) and not has_checkpoint(folder):
+        what = f"output_dir: {config.output_dir} holds trained weights and no checkpoint to go on from"
+        yield Fault(("output_dir",), what, "choose another folder, or set overwrite_output_dir: true")
+
+
+def export_is_free(config: RunConfig) -> Iterator[Fault]:
+    """An exported model is not written over unasked, and never the folder it is read from."""
+    if not config.export_dir:
+        return
+    folder = Path(config.export_dir).expanduser()
+    sources = [name for name in (config.model_name_or_path, *config.adapter_name_or_path) if name]
+    if folder.exists() and not folder.is_dir():
+        yield Fault(("export_dir",), f"export_dir: {config.export_dir} is a file, not a folder")
+    elif any(Path(name).expanduser().resolve() == folder.resolve() for name in sources):
+        yield Fault(("export_dir",), "export_dir is the folder that weights are read from", "choose another folder")
+    elif not config.overwrite_export and has_weights(folder):
+        what = f"export_dir: {config.export_dir} holds a model already"
+        yield Fault(("export_dir",), what, "choose another folder, or set overwrite_export: true")
+
+
+def _near(name: str) -> str:
+    """The entry of the nearest existing folder that was probably meant."""
+    path = Path(name).expanduser()
+    if not path.parent.is_dir():
+        return ""
+    near = nearest(path.name, [entry.name for entry in path.parent.iterdir()])
+    return f"did you mean {path.parent / near}?" if near else ""
+
+
+RULES: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[Fault]]], ...] = (
+    (KEYS["model_name_or_path"].commands, models_exist),
+    (("train",), checkpoint_exists),
+    (("train",), output_is_free),
+    (("export",), export_is_free),
+)
+"""The commands that a rule is for, and the rule."""

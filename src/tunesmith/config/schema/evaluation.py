@@ -1,0 +1,51 @@
+"""Keys of answering (`generating`) and of the `eval` command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tunesmith.config.schema.key import CHAT, EVAL, Group, key
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class Generating(Group):
+    """How answers are made."""
+
+    TITLE: ClassVar[str] = "answers"
+    COMMANDS: ClassVar[tuple[str, ...]] = ("train", *CHAT)
+
+    do_sample: bool = key(True, "Draw tokens at random; false always takes the likeliest.")
+    temperature: float = key(
+        0.95, "Below 1 likelier tokens gain, above 1 they lose; 0 always takes the likeliest.", ge=0
+    )
+    top_p: float = key(0.7, "Draw among the likeliest tokens that hold this share of the probability.", gt=0, le=1)
+    top_k: int = key(50, "Draw among this many likeliest tokens; 0 or -1: all.", ge=-1)
+    num_beams: int = key(1, "Number of beams of a beam search.", ge=1)
+    max_length: int = key(1024, "Longest prompt plus answer, in tokens; used only where `max_new_tokens` is 0.", ge=1)
+    max_new_tokens: int = key(1024, "Longest answer, in tokens.", ge=0)
+    repetition_penalty: float = key(1.0, "Above 1 tokens that were used before become less likely.", gt=0)
+    length_penalty: float = key(1.0, "Above 0 a beam search prefers longer answers.")
+    skip_special_tokens: bool = key(True, "Leave special tokens out of the text that is shown.")
+    stop: tuple[str, ...] = key((), "Texts that end an answer, beside the template's end tokens.", whole=True)
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class Evaluation(Group):
+    """Benchmarks."""
+
+    TITLE: ClassVar[str] = "benchmarks"
+    COMMANDS: ClassVar[tuple[str, ...]] = EVAL
+    NOT_YET: ClassVar[str] = "benchmarks"
+
+    task: str | None = key(None, "Benchmark and split, such as mmlu_test.")
+    task_dir: str = key("evaluation", "Folder of the benchmarks.")
+    batch_size: int = key(4, "Questions at a time.", ge=1)
+    lang: str = key("en", "Language of the prompts.", choices=("en", "zh"))
+    n_shot: int = key(5, "Worked examples before each question.", ge=0)
+    save_dir: str | None = key(None, "Folder for the results; must not exist.")
+    download_mode: str = key(
+        "reuse_dataset_if_exists",
+        "Whether benchmarks are downloaded again.",
+        choices=("reuse_dataset_if_exists", "reuse_cache_if_exists", "force_redownload"),
+    )
