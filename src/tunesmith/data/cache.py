@@ -46,7 +46,7 @@ def code_version() -> str:
 
 
 def tokenizer_version(tokenizer: Any) -> str:
-    """Hash of what decides a tokenizer's ids: its serialised backend without padding and truncation, and its chat template."""
+    """Hash of what decides a tokenizer's ids: backend (without padding and truncation), chat template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         state = json.loads(backend.to_str())

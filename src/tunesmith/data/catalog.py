@@ -81,7 +81,7 @@ class DatasetSpec:
     Attributes:
         name: as in `dataset`.
         path: file, or folder of files of one type.
-        formatting: alpaca, sharegpt, openai, completion (`prompt` and `completion`), text, or auto: to be read off the rows.
+        formatting: alpaca, sharegpt, openai, completion (`prompt`, `completion`), text, or auto: read off the rows.
         ranking: rows hold a chosen and a rejected answer.
         split: `train`, or slices of it such as `train[:2]`, `train[10%:20%]`.
         num_samples: exactly this many rows, drawn by a seeded permutation.
@@ -212,8 +212,8 @@ def _resolve_one(name: str, info: dict[str, Any], folder: Path) -> DatasetSpec:
 def parse_entry(name: str, entry: Any, folder: Path) -> DatasetSpec:
     """One entry of dataset_info.json as a spec.
 
-    With a `columns` block the names that it does not list are null, as in LLaMA-Factory (`columns: {prompt: text}` means
-    no query and no response); without one the defaults hold. `tags` fall back key by key.
+    With a `columns` block the names that it does not list are null, as in LLaMA-Factory (`columns: {prompt: text}`
+    means no query and no response); without one the defaults hold. `tags` fall back key by key.
 
     Raises:
         DataError: unknown keys, wrong types, a hub entry, or no such file.

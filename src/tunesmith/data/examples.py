@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import cast
 
 import numpy as np
 
@@ -97,6 +98,13 @@ def read_examples(
         for name in _PLACEHOLDER.findall(" ".join(texts(example))):
             report.placeholders[name] = report.placeholders.get(name, 0) + 1
         yield example
+
+
+def read_conversations(
+    spec: DatasetSpec, max_samples: int | None, seed: int, report: DatasetReport
+) -> Iterator[Conversation]:
+    """`read_examples` for stage sft."""
+    return cast("Iterator[Conversation]", read_examples(spec, "sft", max_samples, seed, report))
 
 
 def _say_unused(spec: DatasetSpec, row: dict[str, object]) -> None:

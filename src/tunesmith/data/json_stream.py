@@ -92,7 +92,7 @@ class JsonArrayReader:
             try:
                 value, end = json.JSONDecoder().raw_decode(self._buffer, self._position)
             except json.JSONDecodeError as error:
-                # A row may be cut by the end of the buffer: broken only when the fault lies far before it, or at the file's end.
+                # The buffer may end within a row: it is broken only where the fault lies far before its end.
                 is_cut = error.pos >= len(self._buffer) - _CHUNK or error.msg.startswith("Unterminated string")
                 if self._at_end or not is_cut:
                     raise self._error(error.msg, error.pos) from error

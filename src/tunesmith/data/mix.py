@@ -1,4 +1,4 @@
-"""Which rows go where: validation split. Decides by the row's place of origin, so that every process and every run agrees."""
+"""Which rows are held out: decided by where a row comes from, so that every process and every run agrees."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tunesmith.core.types import Source
 def split_validation(sources: Sequence[Source], val_size: float, seed: int) -> tuple[list[int], list[int]]:
     """Row indices for training and for validation, both in file order.
 
-    Rows are ranked by a hash of seed, file name and row number: new rows move few old ones, and two uses of the same row
-    land on the same side unless the border runs between them.
+    Rows are ranked by a hash of seed, file name and row number: new rows move few old ones, and two uses of the same
+    row land on the same side unless the border runs between them.
 
     Args:
         sources: where each row comes from.

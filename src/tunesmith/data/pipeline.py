@@ -1,4 +1,4 @@
-"""The order of things: names -> files -> rows -> examples -> tokens -> split -> packs. The only file that knows it, and the cache."""
+"""The order of things: names -> files -> rows -> examples -> tokens -> split -> packs. Only this file knows it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.core.types import Conversation, Segment, Source
 from tunesmith.data import cache
 from tunesmith.data.catalog import DatasetSpec, resolve
-from tunesmith.data.examples import read_examples, settle, without_trailing
+from tunesmith.data.examples import read_conversations, settle, without_trailing
 from tunesmith.data.formats import stage_problems
 from tunesmith.data.mix import split_validation
 from tunesmith.data.pack import best_fit
@@ -89,13 +89,15 @@ def prepare_prompts(config: RunConfig, tokenizer: Any, template: Any) -> list[Pr
     reports = [DatasetReport(spec.name) for spec in specs]
     conversations: list[Conversation] = []
     for spec, report in zip(specs, reports, strict=True):
-        for example in read_examples(spec, config.stage, config.max_samples, config.seed, report):
+        for example in read_conversations(spec, config.max_samples, config.seed, report):
             conversations.append(without_trailing(example))
             report.kept += 1
     if not config.skip_bad_rows:
         _stop_on_rejects(reports, config)
     if config.val_size and not config.eval_dataset:
-        _, held_out = split_validation([row.source for row in conversations], config.val_size, config.seed)
+        _, held_out = split_validation(
+            [row.source or Source("", 0) for row in conversations], config.val_size, config.seed
+        )
         conversations = [conversations[index] for index in held_out]
     rows = encode_prompts(encoder, conversations, end_ids(encoder))
     for report in reports:
@@ -173,7 +175,7 @@ def _tokenize_fresh(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> _
     report = DatasetReport(spec.name)
     builder = RowsBuilder()
     ends = end_ids(encoder)
-    examples = read_examples(spec, config.stage, config.max_samples, config.seed, report)
+    examples = read_conversations(spec, config.max_samples, config.seed, report)
     with progress(f"tokenizing {spec.name}") as advance:
         for batch in _in_batches(examples, config.preprocessing_batch_size):
             conversations, rendered = _render(batch, encoder, report)

@@ -1,4 +1,4 @@
-"""Conversations -> prompts to answer and the answers that they hold, for prediction. Order and files are pipeline.py's."""
+"""Conversations -> prompts to answer and the answers that they hold, for prediction. Reads no files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _part(conversation: Conversation) -> tuple[Conversation, Message | None]:
 def _label_texts(
     encoder: Encoder, conversations: Sequence[Conversation], answers: Sequence[Message | None], ends: frozenset[int]
 ) -> list[str]:
-    """Answers as the model would write them: calls in the template's words, end tokens and what follows them taken off."""
+    """Answers as the model would write them: calls in the template's words, without end tokens."""
     if not isinstance(encoder.template, Template):
         return [answer.content if answer else "" for answer in answers]
     segments: list[list[Segment]] = [

@@ -1,4 +1,4 @@
-"""What became of the rows: accounting per data set, the supervision report, and one example in full. Prints; decides nothing."""
+"""What became of the rows: accounting per data set, supervision report, one example in full."""
 
 from __future__ import annotations
 
@@ -148,7 +148,8 @@ class SupervisionReport:
         if self.train_rows:
             share = 100 * self.trained_tokens / max(self.tokens, 1)
             found.append(
-                f"training rows: {self.train_rows:,}; tokens: {self.tokens:,}; trained tokens: {self.trained_tokens:,} ({share:.1f} %)"
+                f"training rows: {self.train_rows:,}; tokens: {self.tokens:,}; "
+                f"trained tokens: {self.trained_tokens:,} ({share:.1f} %)"
             )
             found.append(
                 f"longest row: {self.longest[0]:,} tokens ({self.longest[1]}); mean {self.tokens / self.train_rows:.1f}"
@@ -163,7 +164,8 @@ class SupervisionReport:
                 found.append(f"{report.name}: {report.truncated:,} rows cut to cutoff_len, {lost}")
             if len(self.datasets) > 1:
                 found.append(
-                    f"{report.name}: {report.tokens:,} tokens, {report.trained_tokens:,} trained, longest row {report.longest:,}"
+                    f"{report.name}: {report.tokens:,} tokens, {report.trained_tokens:,} trained, "
+                    f"longest row {report.longest:,}"
                 )
         return found
 
@@ -181,16 +183,17 @@ def dataset_warnings(report: DatasetReport) -> Iterator[str]:
             f"{count}x {reason}" for reason, count in top
         )
     if report.open_answers:
-        yield f"{name}: {report.open_answers} rows have an answer without an end token: the model does not learn to stop there (raise cutoff_len, or check the template)"
+        why = "the model does not learn to stop there (raise cutoff_len, or check the template)"
+        yield f"{name}: {report.open_answers} rows have an answer without an end token: {why}"
     if report.lost_headers:
-        yield f"{name}: {report.lost_headers} rows were cut so far that the assistant's header is not whole (raise cutoff_len)"
+        yield f"{name}: {report.lost_headers} rows were cut into the assistant's header (raise cutoff_len)"
     if report.trailing:
-        yield f"{name}: {report.trailing} rows end with tool results after the last answer; these carry no loss and are left out"
+        yield f"{name}: {report.trailing} rows end with tool results after the last answer: left out, they carry no loss"
     if report.placeholders:
         total = sum(report.placeholders.values())
         names = ", ".join(f"{{{{{key}}}}} {count}x" for key, count in report.placeholders.items())
         edits = "; ".join(f"s/{{{{{key}}}}}/YOUR {key.upper()}/g" for key in report.placeholders)
-        yield f"{name}: {total} placeholders are not replaced ({names}); replace them in a copy of the file: sed -i '{edits}' FILE"
+        yield f"{name}: {total} placeholders are not replaced ({names}); in a copy of the file: sed -i '{edits}' FILE"
 
 
 def example_lines(row: TokenizedRow, decode: Callable[[list[int]], str]) -> list[str]:
@@ -235,6 +238,7 @@ def histogram(lengths: Any, bars: int = 10, width: int = 40) -> list[str]:
     peak = int(counts.max())
     margin = len(f"{step * len(counts):,}")
     return [
-        f"{index * step + 1:>{margin},} - {(index + 1) * step:>{margin},} tokens | {'#' * (-(-int(count) * width // peak)):<{width}} {count:,}"
+        f"{index * step + 1:>{margin},} - {(index + 1) * step:>{margin},} tokens | "
+        f"{'#' * -(-int(count) * width // peak):<{width}} {count:,}"
         for index, count in enumerate(counts)
     ]

@@ -1,4 +1,4 @@
-"""Token ids in memory: TokenizedRows (a data set, five bytes a token) and TrainRows (what the trainer draws from). No torch."""
+"""Token ids in memory: TokenizedRows (a data set, five bytes a token), TrainRows (items for the trainer). No torch."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 
 from tunesmith.core.types import IGNORE_INDEX, Source, TokenizedRow
 
-Ints = npt.NDArray[np.int64]
+Array = Any
+"""A numpy array; numpy is skipped by mypy here."""
 
 
 class TrainItem(TypedDict):
@@ -42,17 +42,17 @@ class TokenizedRows(Sequence[TokenizedRow]):
         numbers: row number in its file, per row.
         lost: tokens lost to truncation, and of them trained ones, shape (rows, 2).
         files: paths as the user wrote them.
-        odd: places in `ids` whose label is another id than their own (end tokens that a template leaves out), shape (n, 2).
+        odd: (place in `ids`, label) where the label is not the id there (ends that a template leaves out), shape (n, 2).
     """
 
-    ids: npt.NDArray[np.int32]
-    trained: npt.NDArray[np.bool_]
-    offsets: Ints
-    file_index: npt.NDArray[np.int32]
-    numbers: Ints
-    lost: npt.NDArray[np.int32]
+    ids: Array
+    trained: Array
+    offsets: Array
+    file_index: Array
+    numbers: Array
+    lost: Array
     files: tuple[str, ...]
-    odd: Ints
+    odd: Array
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -65,12 +65,12 @@ class TokenizedRows(Sequence[TokenizedRow]):
         return TokenizedRow(self.input_ids(place), self.labels(place), self.source(place), lost, lost_trained)
 
     @property
-    def lengths(self) -> Ints:
+    def lengths(self) -> Array:
         """Tokens of each row."""
         return np.diff(self.offsets)
 
     @property
-    def n_trained(self) -> Ints:
+    def n_trained(self) -> Array:
         """Tokens of each row that carry loss; its first position predicts nothing."""
         carries = self.trained.copy()
         if len(self.odd):
@@ -88,7 +88,7 @@ class TokenizedRows(Sequence[TokenizedRow]):
         """Labels of one row."""
         start, stop = int(self.offsets[index]), int(self.offsets[index + 1])
         labels = np.where(self.trained[start:stop], self.ids[start:stop], IGNORE_INDEX)
-        first, last = np.searchsorted(self.odd[:, 0], (start, stop))
+        first, last = (int(np.searchsorted(self.odd[:, 0], border)) for border in (start, stop))
         labels[self.odd[first:last, 0] - start] = self.odd[first:last, 1]
         values: list[int] = labels.tolist()
         return values
@@ -98,14 +98,14 @@ class TokenizedRows(Sequence[TokenizedRow]):
         return Source(self.files[self.file_index[index]], int(self.numbers[index]))
 
     def n_open(self, ends: frozenset[int], window: int = 4) -> int:
-        """Rows with a trained stretch that does not close with an end token (blanks after it allowed, within `window`)."""
+        """Rows with a trained stretch that no end token closes (blanks may follow it, within `window` tokens)."""
         if not len(self) or not ends:
             return 0
         labels = np.where(self.trained, self.ids, IGNORE_INDEX).astype(np.int64)
         labels[self.odd[:, 0]] = self.odd[:, 1]
         carries = labels != IGNORE_INDEX
         is_end = np.isin(labels, list(ends))
-        followed = np.append(carries[1:], False)
+        followed: Array = np.append(carries[1:], False)
         followed[self.offsets[1:][self.lengths > 0] - 1] = False
         closed = is_end.copy()
         for _ in range(1, window):
@@ -114,15 +114,15 @@ class TokenizedRows(Sequence[TokenizedRow]):
         open_stops = stops[~closed[stops]]
         return len(np.unique(np.searchsorted(self.offsets, open_stops, side="right")))
 
-    def take(self, indices: Sequence[int] | Ints) -> TokenizedRows:
+    def take(self, indices: Sequence[int] | Array) -> TokenizedRows:
         """The rows at `indices`, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
         lengths = self.lengths[chosen]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         places = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][chosen] - offsets[:-1], lengths)
-        odd = np.zeros((0, 2), dtype=np.int64)
+        odd: Array = np.zeros((0, 2), dtype=np.int64)
         if len(self.odd):
-            override = np.full(len(self.ids), IGNORE_INDEX, dtype=np.int64)
+            override: Array = np.full(len(self.ids), IGNORE_INDEX, dtype=np.int64)
             override[self.odd[:, 0]] = self.odd[:, 1]
             hits = np.flatnonzero(override[places] != IGNORE_INDEX)
             odd = np.stack([hits, override[places][hits]], axis=1)
@@ -196,7 +196,7 @@ def concat_rows(parts: Sequence[TokenizedRows]) -> TokenizedRows:
         numbers=np.concatenate([part.numbers for part in parts]),
         lost=np.concatenate([part.lost for part in parts]),
         files=files,
-        odd=np.concatenate([part.odd + [start, 0] for part, start in zip(parts, starts, strict=False)]),
+        odd=np.concatenate([part.odd + np.array([start, 0]) for part, start in zip(parts, starts, strict=False)]),
     )
 
 
@@ -227,7 +227,7 @@ class TrainRows(Sequence[TrainItem]):
         return item
 
     @property
-    def tokens(self) -> Ints:
+    def tokens(self) -> Array:
         """Tokens of each item."""
         lengths = self.rows.lengths
         if self.packs is None:

@@ -1,4 +1,4 @@
-"""Conversations -> token ids and labels within cutoff_len. Whole rows in batches; rows that are too long turn by turn."""
+"""Conversations -> token ids and labels within cutoff_len. Whole rows in batches, long ones turn by turn."""
 
 from __future__ import annotations
 

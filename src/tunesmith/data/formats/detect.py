@@ -8,7 +8,10 @@ from typing import Any
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.data.catalog import OPENAI_TAGS, Columns, DatasetSpec, Tags
 
-KNOWN_SHAPES = "alpaca (instruction, input, output), sharegpt (conversations), openai (messages), prompt/completion, prompt/chosen/rejected, text"
+KNOWN_SHAPES = (
+    "alpaca (instruction, input, output), sharegpt (conversations), openai (messages), prompt/completion, "
+    "prompt/chosen/rejected, text"
+)
 
 
 def detect(spec: DatasetSpec, rows: list[dict[str, Any]]) -> tuple[DatasetSpec, str]:
@@ -62,7 +65,7 @@ def _chat(rows: list[dict[str, Any]], keys: set[str]) -> dict[str, Any] | None:
         return None
     judged = _judged(keys)
     columns = Columns(messages=column, system=_present(keys, "system"), tools=_present(keys, "tools"), **judged)
-    first = next((row[column] for row in rows if isinstance(row.get(column), list) and row[column]), [{}])
+    first: list[Any] = next((row[column] for row in rows if isinstance(row.get(column), list) and row[column]), [{}])
     is_sharegpt = isinstance(first[0], dict) and "from" in first[0]
     tags = Tags() if is_sharegpt else OPENAI_TAGS
     return {

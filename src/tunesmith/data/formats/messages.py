@@ -119,7 +119,7 @@ def parse_messages(values: list[Any], tags: Tags, column: str, system: str = "")
 
 
 def check_order(messages: tuple[Message, ...], column: str, ends_with: tuple[Role, ...]) -> None:
-    """Holds the order of speakers: system first, then user or tool and assistant in turn; tool results may follow each other.
+    """Holds the order of speakers: system first, then user (or tool results, one or more) and assistant in turn.
 
     Raises:
         RowError: names the place in the list (system counted, from 0) and what was expected.

@@ -1,4 +1,4 @@
-"""Tool schemas and tool calls as data sets write them -> our plain objects. No template's own syntax is written here."""
+"""Tool schemas and tool calls as data sets write them -> our plain objects. Writes no template's syntax."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def parse_openai_calls(value: Any, column: str) -> tuple[ToolCall, ...]:
                 place,
                 'write {"function": {"name": ..., "arguments": {...}}}',
             )
-        function = entry.get("function") if isinstance(entry.get("function"), dict) else entry
+        function = entry["function"] if isinstance(entry.get("function"), dict) else entry
         calls.append(make_call(function.get("name"), function.get("arguments"), place, entry.get("id")))
     return tuple(calls)
 
