@@ -65,7 +65,8 @@ def convert(file: Path, *, name: str) -> Path:
         raise ModelError(f"{file}: this is one part of a split GGUF; join the parts first (llama-gguf-split --merge)")
     sha256 = file_sha256(file)
     stem = re.sub(r"[^A-Za-z0-9.]+", "-", file.stem).strip("-").lower()
-    target = cache.folder() / f"{stem}-{sha256[:12]}"
+    same = sorted(cache.folder().glob(f"*-{sha256[:12]}/{cache.RECORD_FILE}"))
+    target = same[0].parent if same else cache.folder() / f"{stem}-{sha256[:12]}"
     if not (target / cache.RECORD_FILE).is_file():
         _convert_into(file, target, {"name": name, "source": str(file), "sha256": sha256})
     cache.remember(file, target)

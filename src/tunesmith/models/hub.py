@@ -69,6 +69,8 @@ def resolve_model(
     Raises:
         ModelError: not found, with everything that was tried in order and what to do.
     """
+    if not name:
+        raise ModelError("model_name_or_path: no model is named")
     local = _from_disk(name)
     if local is not None:
         return local
@@ -123,7 +125,7 @@ def resolve_adapter(
         return found or download.download(name, revision=revision, cache_dir=cache_dir, token=token)
     except ModelError as error:
         raise ModelError(
-            f"adapter_name_or_path: {name} is no local folder, not in the hub cache, and {error}"
+            f"adapter_name_or_path: {name} is no local folder, not in the hub cache; hub: {error}"
         ) from error
 
 

@@ -12,7 +12,9 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 
 from tunesmith.core import log
 from tunesmith.core.errors import ModelError, TemplateError
-from tunesmith.data.template import Template, auto_template, end_tokens, load_template
+from tunesmith.data.auto_template import AutoTemplate, auto_template
+from tunesmith.data.stop import end_tokens
+from tunesmith.data.template import Template, load_template
 from tunesmith.models import hub
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:
         TemplateError: the template does not exist, or `auto` is asked for and the tokenizer has none.
     """
     resolved = hub.resolve_model(
-        config.model_name_or_path,
+        config.model_name_or_path or "",
         revision=config.model_revision,
         cache_dir=config.cache_dir,
         token=config.hf_hub_token,
@@ -172,13 +174,9 @@ def new_special_tokens(path: str | None) -> dict[str, str]:
     return read
 
 
-def _template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Template, str | None]:
+def _template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Template | AutoTemplate, str | None]:
     """The template, and one sentence when it was not named."""
     if config.template == "auto":
-        if not tokenizer.chat_template:
-            raise TemplateError(
-                "template: auto needs a tokenizer with a chat template, and this one has none; name one"
-            )
         return auto_template(tokenizer), None
     if config.template:
         return load_template(config.template), None
@@ -187,7 +185,7 @@ def _template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> tuple
     return load_template("default"), "template: not given and the tokenizer has none: default is used"
 
 
-def load_template_for(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Template:
+def load_template_for(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Template | AutoTemplate:
     """The template that a run renders with: `template` by name, `auto`, or if absent the tokenizer's own or `default`.
 
     Raises:
@@ -199,7 +197,7 @@ def load_template_for(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> 
     return template
 
 
-def apply_template(tokenizer: PreTrainedTokenizerBase, template: Template) -> None:
+def apply_template(tokenizer: PreTrainedTokenizerBase, template: Template | AutoTemplate) -> None:
     """Sets the tokenizer's end and pad tokens as the template wants them.
 
     `replace_eos` makes the first stop word the eos; the other stop words become special tokens. A tokenizer without eos
@@ -222,7 +220,9 @@ def apply_template(tokenizer: PreTrainedTokenizerBase, template: Template) -> No
 
 
 def end_token_ids(
-    template: Template, tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig | None = None
+    template: Template | AutoTemplate,
+    tokenizer: PreTrainedTokenizerBase,
+    generation_config: GenerationConfig | None = None
 ) -> tuple[int, ...]:
     """Every id that ends an answer: the template's end tokens first, then the tokenizer's and the model's eos."""
     ids: list[int] = list(end_tokens(template, tokenizer))

@@ -1,4 +1,4 @@
-"""`do_predict` with `predict_with_generate`: answers to a data set, row by row into a file that a killed run goes on with."""
+"""`do_predict` with `predict_with_generate`: answers to a data set, row by row, and their scores."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def run(config: RunConfig, *, model: Any = None, tokenizer: Any = None) -> dict[
         decode=lambda ids: decode(tokenizer, ids, True),
     )
     prediction = Prediction(
-        folder=Path(config.output_dir),
+        folder=Path(config.output_dir or "."),
         engine=engine,
         form=ChatFormat(template, tokenizer, render_settings(config), ends),
         sampling=_sampling(config),
