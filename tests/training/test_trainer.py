@@ -70,7 +70,7 @@ def make_trainer(folder: Path, rows: Any, budget: int = 512, eval_rows: Any = No
     attention.register()
     model = make_tiny_llama(attn_implementation=attention.VARLEN)
     torch.manual_seed(1)
-    model = apply_finetuning(model, config, None, torch.float32)
+    model = apply_finetuning(model, config, [], torch.float32)
     if config.finetuning_type == "lora":
         for name, parameter in model.named_parameters():
             if "lora_B" in name:  # zero by default, which would hide errors in lora_A's gradient at step 1

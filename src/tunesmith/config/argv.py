@@ -86,7 +86,7 @@ class CommandLine:
     def _list(self, name: str, flag: str) -> None:
         items: list[str] = []
         while (following := self._peek()) is not None and not _is_leftover(following):
-            if items and (_is_file(following) or _is_override(following)):
+            if items and (following.lower().endswith((".yaml", ".yml")) or _is_override(following)):
                 break
             items.append(following)
             self._at += 1
@@ -100,7 +100,7 @@ class CommandLine:
         if following is not None:
             self._at += 1
             self.entries.append(Entry(name, _flag_value(following), flag))
-        elif known and "bool" in known.kinds:
+        elif known is None or "bool" in known.kinds:
             self.entries.append(Entry(name, Word("true"), flag))
         else:
             self.problems.append(Problem(f"{flag} needs a value", PLACE))

@@ -40,12 +40,7 @@ def _check_names(wanted: Iterable[str], key: str, model: nn.Module) -> list[str]
     return wanted
 
 
-def _new_token_ids(config: RunConfig, tokenizer: Any) -> list[int]:
-    names = (*config.add_tokens, *config.add_special_tokens)
-    return sorted({int(tokenizer.convert_tokens_to_ids(name)) for name in names})
-
-
-def lora_config(config: RunConfig, model: nn.Module, tokenizer: Any) -> Any:
+def lora_config(config: RunConfig, model: nn.Module, new_ids: list[int]) -> Any:
     """The peft LoraConfig that the keys `lora_*`, `use_dora`, `use_rslora`, `additional_target` describe.
 
     Tokens that the run adds get trainable rows of their own; the rest of the embedding stays frozen and tied heads stay
@@ -56,13 +51,12 @@ def lora_config(config: RunConfig, model: nn.Module, tokenizer: Any) -> Any:
     targets = linear_names(model) if "all" in config.lora_target else list(config.lora_target)
     targets = _check_names(targets, "lora_target", model)
     additional = _check_names(config.additional_target, "additional_target", model)
-    token_ids = _new_token_ids(config, tokenizer)
+    embedding, head = _leaf_of(model, model.get_input_embeddings()), _leaf_of(model, model.get_output_embeddings())
     indices: Any = None
-    if token_ids and not additional:
-        indices = {"embed_tokens": token_ids} if _has_leaf(model, "embed_tokens") else token_ids
-        head_name = _head_leaf(model)
-        if isinstance(indices, dict) and head_name and not model.config.get_text_config().tie_word_embeddings:
-            indices[head_name] = token_ids
+    if new_ids and embedding and embedding not in additional:
+        indices = {embedding: new_ids}
+        if head and head not in additional and not model.config.get_text_config().tie_word_embeddings:
+            indices[head] = new_ids
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=config.lora_rank,
@@ -76,13 +70,9 @@ def lora_config(config: RunConfig, model: nn.Module, tokenizer: Any) -> Any:
     )
 
 
-def _has_leaf(model: nn.Module, leaf: str) -> bool:
-    return any(name.rsplit(".", 1)[-1] == leaf for name, _ in model.named_modules())
-
-
-def _head_leaf(model: nn.Module) -> str | None:
-    head = model.get_output_embeddings()
-    return next((name.rsplit(".", 1)[-1] for name, module in model.named_modules() if module is head), None)
+def _leaf_of(model: nn.Module, wanted: nn.Module | None) -> str | None:
+    """The last part of a module's name, as peft's keys want it."""
+    return next((name.rsplit(".", 1)[-1] for name, module in model.named_modules() if module is wanted), None)
 
 
 def load_adapter(model: nn.Module, path: Path, *, trainable: bool = False) -> Any:
@@ -131,20 +121,20 @@ def merge_adapters(model: nn.Module, paths: Iterable[Path]) -> nn.Module:
     return model
 
 
-def apply_finetuning(model: nn.Module, config: RunConfig, tokenizer: Any, trained_dtype: torch.dtype) -> nn.Module:
+def apply_finetuning(model: nn.Module, config: RunConfig, new_ids: list[int], trained_dtype: torch.dtype) -> nn.Module:
     """Makes the right weights trainable and all others frozen.
 
     Args:
         model: the base model.
         config: `finetuning_type` and its keys.
-        tokenizer: for the ids of added tokens.
+        new_ids: tokens that were added; LoRA trains their rows alone.
         trained_dtype: dtype of trained weights.
 
     Returns:
         The model to train (a PeftModel for LoRA).
     """
     if config.finetuning_type == "lora":
-        model = _apply_lora(model, config, tokenizer)
+        model = _apply_lora(model, config, new_ids)
     elif config.finetuning_type == "freeze":
         _apply_freeze(model, config)
     else:
@@ -155,7 +145,7 @@ def apply_finetuning(model: nn.Module, config: RunConfig, tokenizer: Any, traine
     return model
 
 
-def _apply_lora(model: nn.Module, config: RunConfig, tokenizer: Any) -> nn.Module:
+def _apply_lora(model: nn.Module, config: RunConfig, new_ids: list[int]) -> nn.Module:
     from peft import get_peft_model
 
     paths = [Path(path) for path in config.adapter_name_or_path]
@@ -164,7 +154,7 @@ def _apply_lora(model: nn.Module, config: RunConfig, tokenizer: Any) -> nn.Modul
         logger.info("continuing adapter %s", paths[-1])
         return load_adapter(model, paths[-1], trainable=True)
     model = merge_adapters(model, paths)
-    return get_peft_model(model, lora_config(config, model, tokenizer), autocast_adapter_dtype=False)
+    return get_peft_model(model, lora_config(config, model, new_ids), autocast_adapter_dtype=False)
 
 
 def _layers(model: nn.Module) -> tuple[str, nn.ModuleList]:

@@ -20,6 +20,7 @@ from tunesmith.models.dtype import Precision, device, inference_dtype, training_
 from tunesmith.models.forward import base_model_of
 from tunesmith.models.hub import resolve_model
 from tunesmith.models.provenance import check_provenance
+from tunesmith.models.vocabulary import fit_vocabulary
 
 logger = get_logger(__name__)
 
@@ -76,21 +77,6 @@ def _load_base(config: RunConfig, folder: Path, dtype: torch.dtype, implementati
     return model
 
 
-def _fit_vocabulary(model: nn.Module, tokenizer: Any, config: RunConfig) -> None:
-    """Gives the embedding a row for every token; new rows start at the mean of the old ones plus noise."""
-    rows = model.get_input_embeddings().weight.shape[0]
-    wanted = len(tokenizer)
-    if wanted <= rows:
-        return
-    if not (config.resize_vocab or config.add_tokens or config.add_special_tokens or config.adapter_name_or_path):
-        raise ModelError(
-            f"the tokenizer knows {wanted} tokens but the model has rows for {rows}; set resize_vocab: true to add rows"
-        )
-    with quiet_transformers():
-        model.resize_token_embeddings(wanted, pad_to_multiple_of=64)
-    logger.info("vocabulary: %d rows -> %d (for %d tokens)", rows, model.get_input_embeddings().weight.shape[0], wanted)
-
-
 def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Module:
     """Loads the base model and puts on it what the configuration names.
 
@@ -120,22 +106,22 @@ def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Modu
         logger.info("%s", precision.reason)
         implementation = attention.training_implementation(config.flash_attn)
         model = _load_base(config, resolved.path, precision.weights, implementation)
-        _fit_vocabulary(model, tokenizer, config)
-        return _prepare_training(model, config, tokenizer, precision)
+        new_ids = fit_vocabulary(model, tokenizer, config)
+        return _prepare_training(model, config, new_ids, precision)
     dtype = inference_dtype(config, stored_dtype(resolved.path))
     model = _load_base(config, resolved.path, dtype, attention.inference_implementation(config.flash_attn))
-    _fit_vocabulary(model, tokenizer, config)
+    fit_vocabulary(model, tokenizer, config)
     paths = [Path(path) for path in config.adapter_name_or_path]
     if paths:
         model = load_adapter(merge_adapters(model, paths[:-1]), paths[-1])
     return model.to("cpu" if config.use_cpu else device()).eval()
 
 
-def _prepare_training(model: nn.Module, config: RunConfig, tokenizer: Any, precision: Precision) -> nn.Module:
+def _prepare_training(model: nn.Module, config: RunConfig, new_ids: list[int], precision: Precision) -> nn.Module:
     if not config.disable_gradient_checkpointing and config.gradient_checkpointing:
         enable_checkpointing(model)
     model.config.use_cache = False
-    model = apply_finetuning(model, config, tokenizer, precision.trained)
+    model = apply_finetuning(model, config, new_ids, precision.trained)
     trainable, total = count_parameters(model)
     if trainable == 0:
         raise ModelError("nothing is trainable with these keys: the run would train on nothing")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -136,6 +135,3 @@ KEYS: dict[str, Key] = {name: known for group in GROUPS for name, known in keys_
 
 ALIASES: dict[str, str] = {alias: name for name, known in KEYS.items() for alias in known.aliases}
 """Other names that are accepted silently -> key."""
-
-PLAIN_FIELDS = frozenset(item.name for item in dataclasses.fields(RunConfig)) - frozenset(KEYS)
-"""Fields of RunConfig that are no keys."""

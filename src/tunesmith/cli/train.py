@@ -1,0 +1,24 @@
+"""`tunesmith train`: training, evaluation and prediction, as the configuration says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunesmith.cli.help import wants_help
+
+
+def main(words: Sequence[str]) -> None:
+    """Runs what do_train, do_eval and do_predict ask for, in this order."""
+    if wants_help("train", words):
+        return
+    from tunesmith.config.load import load_config
+
+    config = load_config(words, "train")
+    if config.do_train or config.do_eval:
+        from tunesmith.recipes.train import run as train
+
+        train(config)
+    if config.do_predict:
+        from tunesmith.recipes.predict import run as predict
+
+        predict(config)
