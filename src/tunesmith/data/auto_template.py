@@ -15,11 +15,12 @@ from tunesmith.core.errors import TemplateError
 from tunesmith.core.types import Conversation, Message, Segment
 from tunesmith.data.guard import Guard, guard_of
 from tunesmith.data.settings import RenderSettings
-from tunesmith.data.tools.base import SHIELD, shield, to_json, wrapped
+from tunesmith.data.tools.base import SHIELD, bare, shield, to_json, wrapped
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _ANSWER_MARK = re.compile(r"</?(\w+:)?(think|thinking|tool_call)>|◁/?think▷")
 """Tokens that an answer may write out in its text: a thought's and a call's marks."""
+_THOUGHT_FIELD = re.compile(r"[.'\"](reasoning_content|reasoning|thinking)\b")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,7 @@ def auto_template(tokenizer: Any) -> AutoTemplate:
     """
     try:
         text = tokenizer.get_chat_template()
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError) as error:  # no template, or several and none of them the default
         raise TemplateError(
             "template: auto needs a tokenizer with a chat template, and this one has none; name a template"
         ) from error
@@ -77,6 +78,7 @@ def render_auto(template: AutoTemplate, conversation: Conversation, settings: Re
     """
     chat = _Chat.of(template, conversation, settings)
     full = chat.render(len(chat.messages), generation=False)
+    _check_nothing_lost(full, conversation)
     wanted = _wanted(conversation, settings, chat.offset)
     spans = _spans(chat, full)
     missing = [index for index, trained in wanted.items() if trained and index not in spans]
@@ -94,6 +96,7 @@ def render_auto_prompt(template: AutoTemplate, conversation: Conversation, setti
     """
     chat = _Chat.of(template, conversation, settings)
     full = chat.render(len(chat.messages), generation=True)
+    _check_nothing_lost(full, conversation)
     return _segments(template, full, [(*span, False) for _, span in sorted(_spans(chat, full).items())], False)
 
 
@@ -155,25 +158,25 @@ class _Chat:
             raise TemplateError(f"the tokenizer's chat template refuses the conversation: {error}") from error
 
     def _apply(self, messages: list[dict[str, Any]], options: Mapping[str, Any], generation: bool) -> str:
-        write = self.template.tokenizer.apply_chat_template
         try:
-            return str(write(messages, tokenize=False, add_generation_prompt=generation, **options))
+            return self._jinja(messages, options, add_generation_prompt=generation)[0]
         except TypeError:  # some templates add the arguments of a call to a string, so they want them as JSON text
             texts = [_with_text_arguments(message) for message in messages]
-            return str(write(texts, tokenize=False, add_generation_prompt=generation, **options))
+            return self._jinja(texts, options, add_generation_prompt=generation)[0]
+
+    def _jinja(
+        self, messages: list[dict[str, Any]], options: Mapping[str, Any], **flags: bool
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """Text and generation blocks; not `apply_chat_template`, which drops `content: None` that some templates test."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        values = {**self.template.tokenizer.special_tokens_map, **options, **flags}
+        texts, spans = render_jinja_template([messages], chat_template=self.template.text, **values)
+        return texts[0], spans[0] if spans else []
 
     def generation_spans(self) -> list[tuple[int, int]]:
         """What the template itself marks as generated, in characters of the rendered text."""
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        special = self.template.tokenizer.special_tokens_map
-        _, spans = render_jinja_template(
-            [self.messages],
-            chat_template=self.template.text,
-            return_assistant_tokens_mask=True,
-            **{**special, **self.options},
-        )
-        return list(spans[0])
+        return list(self._jinja(self.messages, self.options, return_assistant_tokens_mask=True)[1])
 
 
 def _as_dicts(template: AutoTemplate, messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -201,7 +204,7 @@ def _as_dicts(template: AutoTemplate, messages: Sequence[Message]) -> list[dict[
 
 def _put_thought(item: dict[str, Any], thought: str, template: AutoTemplate) -> None:
     """As a field of its own where the template reads one, else inside the content: never dropped."""
-    if "reasoning_content" in template.text:
+    if _THOUGHT_FIELD.search(template.text):
         item["reasoning_content"] = thought
     else:
         item["content"] = f"{template.thought_words[0]}{thought}{template.thought_words[1]}{item['content']}"
@@ -259,6 +262,22 @@ def _spans(chat: _Chat, full: str) -> dict[int, tuple[int, int]]:
         if full.startswith(end) and end.startswith(start):
             spans[index] = (len(start), len(end))
     return spans
+
+
+def _check_nothing_lost(full: str, conversation: Conversation) -> None:
+    """Many chat templates know no tools and pass over them without a word.
+
+    Raises:
+        TemplateError: tools, calls or results are not in the text.
+    """
+    text = full.replace(SHIELD, "")
+    names = [str(bare(tool).get("name")) for tool in conversation.tools or ()]
+    called = [call.name for message in conversation.messages for call in message.tool_calls]
+    if not all(name in text for name in [*names, *called]):
+        raise TemplateError("template: auto: the tokenizer's chat template does not write tools; name a template that does")
+    results = [message.content.strip() for message in conversation.messages if message.role == "tool"]
+    if not all(result in text or to_json(result)[1:-1] in text for result in results):
+        raise TemplateError("template: auto: the tokenizer's chat template does not write tool results; name a template")
 
 
 def _marked_spans(chat: _Chat, full: str, first: int) -> dict[int, tuple[int, int]]:
