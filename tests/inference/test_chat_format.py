@@ -20,7 +20,12 @@ def form(tiny_tokenizer):
 
 
 def test_prompt_ids_are_those_of_the_chat_template(form, tiny_tokenizer):
-    messages = [Message("system", "Be kind."), Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "Go")]
+    messages = [
+        Message("system", "Be kind."),
+        Message("user", "Hi"),
+        Message("assistant", "Yes?"),
+        Message("user", "Go"),
+    ]
     plain = [{"role": message.role, "content": message.content} for message in messages]
     expected = tiny_tokenizer.apply_chat_template(plain, add_generation_prompt=True, return_dict=False)
     assert form.prompt_ids(messages) == expected

@@ -58,7 +58,12 @@ def test_greedy_batch_of_eight_equals_one_by_one_and_generate(model):
     for request, completion in zip(requests, batched, strict=True):
         ids = torch.tensor([request.prompt_ids])
         reference = model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12, pad_token_id=0, eos_token_id=None
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=12,
+            pad_token_id=0,
+            eos_token_id=None,
         )
         assert list(completion.token_ids) == reference[0, ids.shape[1] :].tolist()
         assert completion.finish_reason == "length"
@@ -68,9 +73,7 @@ def test_rows_that_end_early_leave_without_disturbing_the_rest(model):
     """End tokens are taken from the answers themselves, so that rows end at different steps."""
     plain = collect(HuggingFaceEngine(model, batch_size=8), [GenerationRequest(p, GREEDY) for p in prompts()])
     ends = [completion.token_ids[2 + i % 5] for i, completion in enumerate(plain)]
-    requests = [
-        GenerationRequest(prompt, GREEDY, (end, 9999)) for prompt, end in zip(prompts(), ends, strict=True)
-    ]
+    requests = [GenerationRequest(prompt, GREEDY, (end, 9999)) for prompt, end in zip(prompts(), ends, strict=True)]
     batched = collect(HuggingFaceEngine(model, batch_size=8), requests)
     for full, cut, end in zip(plain, batched, ends, strict=True):
         assert cut.token_ids == full.token_ids[: full.token_ids.index(end)]
