@@ -70,14 +70,11 @@ class Tokenizer(Group):
     split_special_tokens: bool = key(False, "Let the tokenizer cut special tokens in plain text into pieces.")
     add_tokens: tuple[str, ...] = key((), "New plain tokens. With LoRA only their rows are trained.")
     add_special_tokens: tuple[str, ...] = key((), "New special tokens. With LoRA only their rows are trained.")
-    new_special_tokens_config: str | None = key(
-        None, "YAML file of new special tokens and their descriptions.", not_yet="tokens with descriptions"
-    )
+    new_special_tokens_config: str | None = key(None, "YAML file of new special tokens and their descriptions.")
     init_special_tokens: str = key(
         "noise_init",
         "How rows of new tokens start: mean of all rows plus noise, or from their descriptions.",
         choices=("noise_init", "desc_init", "desc_init_w_noise"),
-        not_yet_values=dict.fromkeys(("desc_init", "desc_init_w_noise"), "starting new tokens from a description"),
     )
 
 
