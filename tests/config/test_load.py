@@ -45,38 +45,30 @@ from tunesmith.core.errors import ConfigError
         ("run_name: 12", {"run_name": "12"}),
         ("run_name: 1.10", {"run_name": "1.10"}),
         ("val_size: 1\neval_strategy: steps", {"val_size": 1.0, "do_eval": True}),
-        ("lr_scheduler_kwargs: {min_lr: 1e-5, n: 2, on: yes}", {"lr_scheduler_kwargs": {"min_lr": 1e-5, "n": 2, "on": True}}),
+        (
+            "lr_scheduler_kwargs: {min_lr: 1e-5, n: 2, on: yes}",
+            {"lr_scheduler_kwargs": {"min_lr": 1e-5, "n": 2, "on": True}},
+        ),
         ("lr_scheduler_kwargs: '{\"min_lr\": 1e-5}'", {"lr_scheduler_kwargs": {"min_lr": 1e-5}}),
         ("accelerator_config: some.json", {"accelerator_config": "some.json"}),
-        ("base: &b\n  x: 1", None),
-        ("gradient_checkpointing_kwargs: {use_reentrant: false}", {"gradient_checkpointing_kwargs": {"use_reentrant": False}}),
+        (
+            "gradient_checkpointing_kwargs: {use_reentrant: false}",
+            {"gradient_checkpointing_kwargs": {"use_reentrant": False}},
+        ),
         ("activation_checkpointing: true", {"gradient_checkpointing": True}),
         ("resume_from_checkpoint: null", {"resume_from_checkpoint": None}),
         ("resume_from_checkpoint: false", {"resume_from_checkpoint": False}),
     ],
-)  # fmt: skip
-def test_values_of_a_file(load, text: str, expected: dict | None) -> None:
-    if expected is None:
-        with pytest.raises(ConfigError, match="unknown key base"):
-            load(text)
-        return
-    command = "train"
-    if text.startswith(("dataset", "quantization")):
-        config = RunConfig.from_dict({})
-        base = "model_name_or_path: m\noutput_dir: out\ndo_train: true\n" + (
-            "" if "dataset" in text else "dataset: d\n"
-        )
-        config = load_raw(load, base + text)
+)
+def test_values_of_a_file(load, write, text: str, expected: dict) -> None:
+    if text.startswith("dataset"):
+        base = "model_name_or_path: m\noutput_dir: out\ndo_train: true\n"
+        config = load_config([write(base + text)], "train")
     else:
-        config = load(text, command=command)
+        config = load(text)
     for name, value in expected.items():
         assert getattr(config, name) == value
         assert type(getattr(config, name)) is type(value)
-
-
-def load_raw(load, text: str) -> RunConfig:
-    write = load.__closure__[0].cell_contents
-    return load_config([write(text)], "train")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +110,7 @@ def test_words_win_over_the_file(load, words: list[str], expected: dict) -> None
 
 def test_flags_alone(write) -> None:
     write("")
-    words = "--model_name_or_path m --do_train --dataset a,b --output_dir o --stage sft".split()
+    words = ["--model_name_or_path", "m", "--do_train", "--dataset", "a,b", "--output_dir", "o", "--stage", "sft"]
     config = load_config(words, "train")
     assert config.dataset == ("a", "b")
     assert config.sources["stage"] == "--stage"
@@ -133,7 +125,8 @@ def test_the_file_may_stand_anywhere_and_end_in_capitals(write) -> None:
 
 
 def test_json(write) -> None:
-    text = '{\n\t"model_name_or_path": "m",\n\t"template": "\\ud83d\\ude00/\\/",\n\t"top_k": 5, "do_sample": false, "seed": null}'
+    text = '{\n\t"model_name_or_path": "m",\n\t"template": "\\ud83d\\ude00/\\/",\n'
+    text += '\t"top_k": 5, "do_sample": false, "seed": null}'
     config = load_config([write(text, "run.json")], "chat")
     assert config.template == "😀//"
     assert (config.top_k, config.do_sample, config.seed) == (5, False, 42)

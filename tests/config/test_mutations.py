@@ -35,7 +35,7 @@ def test_single_edits_of_every_key_lead_back() -> None:
             continue
         asked += 1
         found += name in near_keys(word)
-    assert asked > 380
+    assert asked > 360
     assert found / asked >= 0.98, f"{found} of {asked}"
 
 
@@ -61,7 +61,7 @@ def wrong_values() -> list[tuple[str, str]]:
             cases.append((name, f"{known.choices[0]}x"))
         elif known.kinds in (("int",), ("float",), ("bool",)):
             cases += [(name, "abc"), (name, "[1, 2]"), (name, "{a: 1}")]
-        elif known.is_list:
+        elif known.is_list and name != "dataset":
             cases.append((name, "{a: 1}"))
         for bound, step in (("ge", -1), ("gt", 0), ("le", 1), ("lt", 0)):
             if bound in known.bounds:
@@ -79,7 +79,7 @@ def test_there_are_enough_wrong_values() -> None:
 @pytest.mark.parametrize(("name", "value"), WRONG)
 def test_wrong_values(problems, name: str, value: str) -> None:
     line = 5
-    if name in ("dataset", "output_dir", "do_train", "model_name_or_path"):
+    if name in ("output_dir", "do_train", "model_name_or_path"):
         found = [problem for problem in problems("", f"{name}={value}") if name in problem.what]
         assert found[0].where == f"{name}={value}"
         return

@@ -68,7 +68,7 @@ def test_rules_that_are_broken(problems, text: str, line: int, what: str) -> Non
         "eval_dataset: b\ndo_predict: true\npredict_with_generate: true",
         "load_best_model_at_end: true\neval_strategy: steps\neval_steps: 5\nsave_steps: 10\nval_size: 1",
         "load_best_model_at_end: true\neval_strategy: steps\neval_steps: 0.1\nsave_steps: 0.2\nval_size: 1",
-        "load_best_model_at_end: true\neval_strategy: epoch\nsave_strategy: epoch\nval_size: 1\nearly_stopping_steps: 2",
+        "load_best_model_at_end: true\neval_strategy: epoch\nsave_strategy: epoch\nval_size: 1",
         "bf16: true\npure_bf16: true",
         "warmup_steps: 0.1",
         "model_name_or_path: meta-llama/Meta-Llama-3-8B-Instruct",

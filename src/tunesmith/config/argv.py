@@ -158,10 +158,10 @@ class CommandLine:
             fix = f"one configuration file is enough; {self.file} is read already"
         elif word == "=":
             fix = "write key=value without blanks"
-        elif near := near_keys(word):
-            fix = f"{did_you_mean(tuple(f'--{name}' for name in near))}"
         elif "." in word or "/" in word:
             fix = f"a configuration file ends in {', '.join(SUFFIXES)}"
+        elif near := near_keys(word, most_edits=2):
+            fix = did_you_mean(tuple(f"--{name}" for name in near))
         else:
             fix = "write CONFIG.yaml, then key=value or --key value; put quotes around a value with blanks"
         self.problems.append(Problem(f"the word {word!r} belongs to no key", PLACE, fix))
