@@ -53,7 +53,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), ma
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(TEXT, max_size=3), TEXT, st.floats(0, 1e9), st.integers(1, 10**9), st.none() | st.booleans())
 def test_any_value_survives(stops, text, number, count, flag) -> None:
     text = text.replace("${", "$${")

@@ -11,13 +11,13 @@ from tunesmith.config.schema import KEYS, RunConfig
 from tunesmith.core.errors import ConfigError
 
 
-@pytest.mark.parametrize("name", KEYS)
-def test_every_key_is_explained_in_100_columns(name: str) -> None:
-    text = explain(name)
-    assert text.startswith(f"{name}\n  ")
-    assert "default:" in text
-    assert max(map(len, text.splitlines())) <= 100
-    assert ("not yet:" in text) == bool(KEYS[name].not_yet or KEYS[name].not_yet_values)
+def test_every_key_is_explained_in_100_columns() -> None:
+    for name, known in KEYS.items():
+        text = explain(name)
+        assert text.startswith(f"{name}\n  ")
+        assert "default:" in text
+        assert max(map(len, text.splitlines())) <= 100
+        assert ("not yet:" in text) == bool(known.not_yet or known.not_yet_values), name
 
 
 def test_values_and_where_they_come_from(load) -> None:

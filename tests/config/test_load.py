@@ -8,6 +8,7 @@ import pytest
 
 from tunesmith.config.load import load_config
 from tunesmith.config.schema import RunConfig
+from tunesmith.core import log
 from tunesmith.core.errors import ConfigError
 
 
@@ -258,8 +259,6 @@ def test_a_misspelt_key_is_not_reported_missing_as_well(write) -> None:
 
 
 def test_extra_keys_can_be_allowed(load, monkeypatch, capsys) -> None:
-    from tunesmith.core import log
-
     log.setup()
     monkeypatch.setenv("ALLOW_EXTRA_ARGS", "1")
     assert load("my_own_key: 3").do_train
@@ -288,3 +287,10 @@ def test_python_values() -> None:
         RunConfig.from_dict({"learning_rate": math.nan})
     with pytest.raises(ValueError, match="no command"):
         RunConfig.from_dict({}, command="tran")
+
+
+def test_secrets_do_not_show_in_places_and_warnings(load, capsys) -> None:
+    log.setup()
+    config = load("push_to_hub_token: geheim1\n", "hf_hub_token=geheim2", command="chat")
+    assert config.hf_hub_token == "geheim2"
+    assert "geheim" not in str(config.sources) + capsys.readouterr().err

@@ -15,6 +15,7 @@ from tunesmith.core.errors import Problem
 
 PLACE = "command line"
 _DASHES = "‐‑‒–—―−－"  # what word processors and web pages make of '-'
+_LONGEST_SHOWN = 40
 _SWITCHES = frozenset({"save_safetensors", "group_by_length", "adafactor", "no_cuda", "include_tokens_per_second"})
 
 
@@ -50,7 +51,7 @@ class CommandLine:
             self._wrong_dash(word)
         elif "=" in word and _looks_like_key(word.partition("=")[0]):
             name, _, value = word.partition("=")
-            self.entries.append(Entry(name, Word(value), word))
+            self.entries.append(Entry(name, Word(value), _override_place(name, value)))
         elif self.file is None and _is_file(word):
             self.file = word
         else:
@@ -170,6 +171,13 @@ class CommandLine:
 def _flag_value(text: str) -> str:
     """Nothing between quotes is an empty text; anything else is a word whose type the key knows."""
     return Word(text) if text else text
+
+
+def _override_place(name: str, value: str) -> str:
+    """`key=value` as a place, without long values and secrets."""
+    known = KEYS.get(ALIASES.get(name, name))
+    is_plain = known is not None and not known.secret
+    return f"{name}={value}" if is_plain and len(value) <= _LONGEST_SHOWN else f"{name}=..."
 
 
 def _is_leftover(word: str) -> bool:
