@@ -45,6 +45,7 @@ REFUSED = {
     "use_swanlab": True,
     "moe_aux_loss_coef": 0.1,
     "label_smoothing_factor": 0.1,
+    "logging_dir": "logs",
     "torch_compile": True,
     "enable_jit_checkpoint": True,
     "auto_find_batch_size": True,
@@ -56,6 +57,8 @@ REFUSED = {
 }
 ACCEPTED = {
     "use_rslora": True,
+    "train_from_scratch": True,
+    "init_special_tokens": "desc_init",
     "use_dora": True,
     "neftune_noise_alpha": 5,
     "compute_accuracy": True,

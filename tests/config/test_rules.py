@@ -21,6 +21,8 @@ BROKEN = [
     ("finetuning_type: full\nuse_dora: true", 6, "use_dora is for finetuning_type lora"),
     ("finetuning_type: full\nadapter_name_or_path: a", 6, "cannot be used with finetuning_type full"),
     ("finetuning_type: freeze\nfreeze_trainable_layers: 0", 6, "no weight would be trained"),
+    ("init_special_tokens: desc_init", 5, "needs new_special_tokens_config"),
+    ("new_special_tokens_config: nowhere.yaml", 5, "there is no file nowhere.yaml"),
     ("lora_target: []", 5, "nothing would be trained"),
     ("bf16: true\nfp16: true", 5, "exclude each other"),
     ("bf16: true\ndtype: float16", 6, "exclude each other"),

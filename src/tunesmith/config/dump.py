@@ -55,8 +55,9 @@ def _value(value: Any) -> str:
             text = yaml.safe_dump(value, allow_unicode=True, width=_NO_WRAP)
     else:
         dumper = _QuotingDumper if isinstance(value, dict) else yaml.SafeDumper
-        options = {"default_flow_style": True, "allow_unicode": True, "width": _NO_WRAP, "sort_keys": False}
-        text = yaml.dump(value, Dumper=dumper, **options)
+        text = yaml.dump(
+            value, Dumper=dumper, default_flow_style=True, allow_unicode=True, width=_NO_WRAP, sort_keys=False
+        )
     return str(text).removesuffix("...\n").strip()
 
 

@@ -67,7 +67,7 @@ def raw_value(node: yaml.Node) -> Any:
         return [raw_value(item) for item in node.value]
     if isinstance(node, yaml.MappingNode):
         return {str(name.value): raw_value(value) for name, value in node.value}
-    if node.style in ("'", '"', "|", ">"):
+    if isinstance(node, yaml.ScalarNode) and node.style in ("'", '"', "|", ">"):
         return str(node.value)
     return None if node.value in NULL_WORDS and node.value != "None" else Word(node.value)
 

@@ -186,7 +186,11 @@ class Precision(Group):
         native=False,
     )
     gradient_checkpointing_kwargs: dict[str, Any] | None = key(
-        None, "Settings of gradient checkpointing.", aliases=("activation_checkpointing_kwargs",), native=False
+        None,
+        "Settings of gradient checkpointing.",
+        aliases=("activation_checkpointing_kwargs",),
+        note="Tunesmith always takes the kind without re-entry, which gives the same gradients; nothing else is used.",
+        native=False,
     )
     use_cache: bool = key(
         False, "Keep past keys and values while training.", note="Training never needs them.", native=False
