@@ -1,4 +1,4 @@
-"""The exception tree. A message says what is wrong, where (key, file, row), and what to do; the CLI prints it and exits 2."""
+"""The exception tree. A message says what is wrong, where (key, file, row) and what to do; the CLI exits 2 with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the user sees on the terminal: plain lines on stderr, one prefix a level, rank 0 only. Results go to stdout via print."""
+"""What the user sees on the terminal: plain lines on stderr, one prefix a level, rank 0 only; results go to stdout."""
 
 from __future__ import annotations
 

@@ -29,23 +29,27 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def sync_path(path: Path) -> None:
+    """Flushes a file to disk, or makes the renames in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_tree(folder: Path) -> None:
     """Flushes every file below `folder`, and the folders themselves, to disk."""
     for path in [*folder.rglob("*"), folder]:
-        if path.is_symlink():
-            continue
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        if not path.is_symlink():
+            sync_path(path)
 
 
 class Run:
     """The directory of one run.
 
-    Events are JSON objects, one a line, with `event` (kind) and `time` (seconds since the epoch). A line is written with
-    one write call, so that readers in other processes never see half of one that is followed by another.
+    Events are JSON objects, one a line, with `event` (kind) and `time` (seconds since the epoch). A line is written
+    with one write call, so that readers in other processes never see half of one that is followed by another.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -74,3 +78,20 @@ class Run:
                 continue
             if isinstance(value, dict):
                 yield value
+
+
+def merge_results(folder: Path, name: str, metrics: dict[str, Any]) -> None:
+    """Writes one command's metrics into `name` and adds them to all_results.json.
+
+    Args:
+        folder: the run directory.
+        name: `train_results.json`, `eval_results.json` or `predict_results.json`.
+        metrics: plain numbers and strings.
+    """
+    write_json(folder / name, dict(sorted(metrics.items())))
+    everything = folder / "all_results.json"
+    try:
+        known = json.loads(everything.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    write_json(everything, dict(sorted({**known, **metrics}.items())))

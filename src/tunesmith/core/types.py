@@ -110,7 +110,7 @@ class Segment:
         trained: whether its tokens are labels.
         literal: written by the template: special-token text in it becomes that special token. Content that came from a
             row or a request has `literal=False`: special-token text in it stays plain text.
-        breaks: the tokenizer encodes this segment apart from the one before it, even where both have the same `trained`.
+        breaks: the tokenizer encodes this segment apart from the one before it, even where `trained` is the same.
     """
 
     text: str

@@ -1,0 +1,139 @@
+"""A data set as a stream of examples: rows selected, converted, and every one of them booked. No tokens here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import cast
+
+import numpy as np
+
+from tunesmith.core.errors import DataError, Problem
+from tunesmith.core.log import get_logger
+from tunesmith.core.types import Conversation, Example, Feedback, Preference, Text
+from tunesmith.data.catalog import Columns, DatasetSpec
+from tunesmith.data.formats import RowError, convert, detect
+from tunesmith.data.report import DatasetReport, Reject
+from tunesmith.data.sources import RawRow, read_rows, select_split
+
+logger = get_logger(__name__)
+
+_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+_LOOK_AHEAD = 20
+
+
+def settle(spec: DatasetSpec) -> DatasetSpec:
+    """Fills in the layout of a file that was given by its path, and says which one it is.
+
+    Raises:
+        DataError: the layout is not known, or no row of the first ones could be read.
+    """
+    if spec.formatting != "auto":
+        return spec
+    first = [row.value for row in islice(read_rows(spec.path), _LOOK_AHEAD) if row.value is not None]
+    if not first:
+        raise DataError(
+            [
+                Problem(
+                    f"none of the first {_LOOK_AHEAD} rows could be read",
+                    str(spec.path),
+                    "is it JSON, CSV or text as its name says?",
+                )
+            ]
+        )
+    settled, line = detect(spec, first)
+    logger.info(line)
+    return settled
+
+
+def select_rows(spec: DatasetSpec, max_samples: int | None, seed: int) -> Iterator[RawRow]:
+    """The rows that take part: `split`, then `num_samples`, then the first `max_samples`.
+
+    Raises:
+        DataError: the files cannot be read, or `split` is not understood or selects nothing.
+    """
+    if spec.split == "train" and spec.num_samples is None:
+        yield from islice(read_rows(spec.path), max_samples)
+        return
+    rows = list(read_rows(spec.path))
+    try:
+        places = [place for part in select_split(spec.split, len(rows)) for place in part]
+    except ValueError as error:
+        raise DataError([Problem(str(error), f"dataset {spec.name}")]) from error
+    if not places:
+        raise DataError([Problem(f"split {spec.split!r} selects none of {len(rows)} rows", f"dataset {spec.name}")])
+    if spec.num_samples is not None:
+        places = draw(places, spec.num_samples, seed)
+    for place in places[:max_samples]:
+        yield rows[place]
+
+
+def draw(places: list[int], count: int, seed: int) -> list[int]:
+    """Exactly `count` of `places`: a random permutation, topped up with replacement where there are too few."""
+    generator = np.random.default_rng(seed)
+    chosen = generator.permutation(len(places))[:count]
+    if count > len(places):
+        chosen = np.concatenate([chosen, generator.integers(len(places), size=count - len(places))])
+    return [places[index] for index in chosen]
+
+
+def read_examples(
+    spec: DatasetSpec, stage: str, max_samples: int | None, seed: int, report: DatasetReport
+) -> Iterator[Example]:
+    """The usable rows as examples; every row that is read is booked in `report`, a rejected one with its reason."""
+    for row in select_rows(spec, max_samples, seed):
+        report.read += 1
+        if row.value is None:
+            report.reject(Reject(row.source, "", row.fault, "mend the line"))
+            continue
+        if report.read == 1:
+            _say_unused(spec, row.value)
+        try:
+            example = convert(row.value, spec, stage, row.source)
+        except RowError as error:
+            report.reject(Reject(row.source, error.column, error.reason, error.fix))
+            continue
+        for name in _PLACEHOLDER.findall(" ".join(texts(example))):
+            report.placeholders[name] = report.placeholders.get(name, 0) + 1
+        yield example
+
+
+def read_conversations(
+    spec: DatasetSpec, max_samples: int | None, seed: int, report: DatasetReport
+) -> Iterator[Conversation]:
+    """`read_examples` for stage sft."""
+    return cast("Iterator[Conversation]", read_examples(spec, "sft", max_samples, seed, report))
+
+
+def _say_unused(spec: DatasetSpec, row: dict[str, object]) -> None:
+    used = {getattr(spec.columns, name) for name in Columns.__dataclass_fields__}
+    meant = [str(key) for key in row if key not in used and key in (*Columns.__dataclass_fields__, "input", "output")]
+    if meant:
+        logger.info(
+            "dataset %s: columns that are not used, since `columns` does not name them: %s", spec.name, ", ".join(meant)
+        )
+
+
+def texts(example: Example) -> Iterator[str]:
+    """All text of an example."""
+    if isinstance(example, Text):
+        yield example.text
+    elif isinstance(example, Conversation):
+        yield from (message.content for message in example.messages)
+    elif isinstance(example, Feedback):
+        yield from texts(example.conversation)
+    elif isinstance(example, Preference):
+        yield from texts(example.prompt)
+        yield example.chosen.content
+        yield example.rejected.content
+
+
+def without_trailing(conversation: Conversation) -> Conversation:
+    """The conversation up to its last answer; tool results after it have nobody to learn from."""
+    messages = conversation.messages
+    stop = len(messages)
+    while stop and messages[stop - 1].role != "assistant":
+        stop -= 1
+    return conversation if stop == len(messages) else replace(conversation, messages=messages[:stop])

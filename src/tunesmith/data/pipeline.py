@@ -1,0 +1,284 @@
+"""The order of things: names -> files -> rows -> examples -> tokens -> split -> packs. Only this file knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunesmith.core.errors import DataError, Problem, TemplateError
+from tunesmith.core.log import get_logger
+from tunesmith.core.types import Conversation, Segment, Source
+from tunesmith.data import cache
+from tunesmith.data.catalog import DatasetSpec, resolve
+from tunesmith.data.examples import read_conversations, settle, without_trailing
+from tunesmith.data.formats import stage_problems
+from tunesmith.data.mix import split_validation
+from tunesmith.data.pack import best_fit
+from tunesmith.data.progress import progress
+from tunesmith.data.prompts import PromptRow, encode_prompts
+from tunesmith.data.report import UNTRAINED, DatasetReport, Reject, SupervisionReport, log_report, raise_rejects
+from tunesmith.data.rows import RowsBuilder, TokenizedRows, TrainRows, concat_rows
+from tunesmith.data.settings import RenderSettings
+from tunesmith.data.sources import list_files
+from tunesmith.data.stop import end_tokens
+from tunesmith.data.tokenize import Encoder, is_trained, n_lost_headers, tokenize
+
+if TYPE_CHECKING:
+    from tunesmith.config.schema import RunConfig
+
+logger = get_logger(__name__)
+
+_Dataset = tuple[TokenizedRows, DatasetReport]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedData:
+    """What a training run draws from.
+
+    Attributes:
+        train: items to train on; None where nothing is trained.
+        eval: rows to evaluate on, by data set name with `eval_on_each_dataset`; None where there are none.
+        report: what became of the rows.
+    """
+
+    train: TrainRows | None
+    eval: TrainRows | dict[str, TrainRows] | None
+    report: SupervisionReport
+
+
+def prepare(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
+    """Everything from data set names to items for the trainer; prints the accounting and the supervision report.
+
+    Raises:
+        DataError: data sets that do not exist or do not fit the stage, rejected rows (unless `skip_bad_rows`), rows
+            without a trained token (unless `allow_untrained_rows`), or nothing left.
+    """
+    encoder = make_encoder(config, tokenizer, template)
+    train_specs = find_specs(config, config.dataset) if config.do_train or config.val_size else []
+    eval_specs = find_specs(config, config.eval_dataset)
+    train_sets = [tokenize_dataset(spec, encoder, config) for spec in train_specs]
+    eval_sets = [tokenize_dataset(spec, encoder, config) for spec in eval_specs]
+    reports = [report for _, report in (*train_sets, *eval_sets)]
+    if not config.skip_bad_rows:
+        _stop_on_rejects(reports, config)
+    rows = concat_rows([part for part, _ in train_sets])
+    kept, held_out = split_validation([rows.source(index) for index in range(len(rows))], config.val_size, config.seed)
+    train_rows = rows.take(kept) if held_out else rows
+    eval_parts = [part for part, _ in eval_sets] + ([rows.take(held_out)] if held_out else [])
+    _check_not_empty(train_specs, train_rows)
+    train = TrainRows(train_rows, _packs(config, train_rows)) if config.do_train else None
+    evaluation = _evaluation(config, eval_specs, eval_parts)
+    report = _summarise(reports, train, sum(len(part) for part in eval_parts))
+    log_report(report, tokenizer.decode, logger)
+    return PreparedData(train, evaluation, report)
+
+
+def prepare_prompts(config: RunConfig, tokenizer: Any, template: Any) -> list[PromptRow]:
+    """The rows to predict: `eval_dataset`; without it what `val_size` holds out of `dataset`, or all of `dataset`.
+
+    Raises:
+        DataError: data sets that do not exist or do not fit, or rejected rows (unless `skip_bad_rows`).
+    """
+    encoder = make_encoder(config, tokenizer, template)
+    specs = find_specs(config, config.eval_dataset or config.dataset)
+    reports = [DatasetReport(spec.name) for spec in specs]
+    conversations: list[Conversation] = []
+    for spec, report in zip(specs, reports, strict=True):
+        for example in read_conversations(spec, config.max_samples, config.seed, report):
+            conversations.append(without_trailing(example))
+            report.kept += 1
+    if not config.skip_bad_rows:
+        _stop_on_rejects(reports, config)
+    if config.val_size and not config.eval_dataset:
+        _, held_out = split_validation(
+            [row.source or Source("", 0) for row in conversations], config.val_size, config.seed
+        )
+        conversations = [conversations[index] for index in held_out]
+    rows = encode_prompts(encoder, conversations, end_ids(encoder))
+    for report in reports:
+        logger.info(report.accounting())
+    cut = [row for row in rows if row.lost_tokens]
+    if cut:
+        logger.warning(
+            "%d of %d prompts are longer than cutoff_len %d and were cut, the first: %s",
+            len(cut),
+            len(rows),
+            config.cutoff_len,
+            cut[0].source,
+        )
+    return rows
+
+
+def make_encoder(config: RunConfig, tokenizer: Any, template: Any) -> Encoder:
+    """Tokenizer, template and the keys that shape a rendering."""
+    settings = RenderSettings(
+        enable_thinking=config.enable_thinking,
+        preserve_thinking=config.preserve_thinking,
+        mask_history=config.mask_history,
+        train_on_prompt=config.train_on_prompt,
+        default_system=config.default_system,
+        tool_format=config.tool_format,
+        compat=config.template_compat == "llamafactory",
+    )
+    return Encoder(tokenizer, template, settings, config.cutoff_len)
+
+
+def find_specs(config: RunConfig, names: Sequence[str]) -> list[DatasetSpec]:
+    """The data sets behind `names`, layouts settled and held against the stage.
+
+    Raises:
+        DataError: every data set that cannot be used, at once.
+    """
+    if config.stage != "sft":
+        raise DataError([Problem(f"data for stage {config.stage} is not built yet", "stage", "stage: sft is")])
+    specs = [settle(spec) for spec in resolve(tuple(names), config.dataset_dir)] if names else []
+    problems = [problem for spec in specs for problem in stage_problems(spec, config.stage)]
+    if problems:
+        raise DataError(problems)
+    return specs
+
+
+def tokenize_dataset(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> _Dataset:
+    """One data set as token ids with its accounting, out of the cache where nothing it depends on has changed."""
+    key = cache_key(spec, encoder, config)
+    found = None if config.overwrite_cache else cache.load(key)
+    if found is not None:
+        logger.info("%s: tokenized rows taken from %s", spec.name, cache.cache_file(key))
+    rows, report = found or _tokenize_fresh(spec, encoder, config)
+    if found is None:
+        cache.save(key, rows, report)
+    report.name = spec.name
+    return rows, report
+
+
+def cache_key(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> str:
+    """sha256 over everything that the tokenized rows and their accounting depend on."""
+    layout = {name: value for name, value in asdict(spec).items() if name != "name"}
+    return cache.digest(
+        cache.code_version(),
+        [(str(path), cache.hash_file(path)) for path in list_files(spec.path)],
+        cache.tokenizer_version(encoder.tokenizer),
+        cache.template_version(encoder.template),
+        asdict(encoder.settings),
+        layout,
+        {"stage": config.stage, "cutoff_len": config.cutoff_len, "max_samples": config.max_samples},
+        config.seed if spec.num_samples is not None else None,
+    )
+
+
+def _tokenize_fresh(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> _Dataset:
+    report = DatasetReport(spec.name)
+    builder = RowsBuilder()
+    ends = end_ids(encoder)
+    examples = read_conversations(spec, config.max_samples, config.seed, report)
+    with progress(f"tokenizing {spec.name}") as advance:
+        for batch in _in_batches(examples, config.preprocessing_batch_size):
+            conversations, rendered = _render(batch, encoder, report)
+            rows = tokenize(encoder, conversations, rendered)
+            kept = [row for row in rows if is_trained(row)]
+            for row in rows:
+                if not is_trained(row) and row.source is not None:
+                    report.reject(_untrained(row.source, row.lost_trained_tokens))
+            part = builder.add(kept)
+            report.keep(part)
+            report.open_answers += part.n_open(ends)
+            report.lost_headers += n_lost_headers(kept)
+            advance(len(batch))
+    return builder.build(), report
+
+
+def _in_batches(examples: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while batch := list(islice(examples, size)):
+        yield batch
+
+
+def _render(
+    batch: list[Conversation], encoder: Encoder, report: DatasetReport
+) -> tuple[list[Conversation], list[list[Segment]]]:
+    """The rows that the template can write, and their text; the others are booked as rejected."""
+    conversations, rendered = [], []
+    for whole in batch:
+        conversation = without_trailing(whole)
+        report.trailing += conversation is not whole
+        try:
+            segments = encoder.segments(conversation)
+        except TemplateError as error:
+            report.reject(
+                Reject(whole.source or Source("", 0), "", str(error), "change the row, or choose another template")
+            )
+            continue
+        conversations.append(conversation)
+        rendered.append(segments)
+    return conversations, rendered
+
+
+def _untrained(source: Source, lost: int) -> Reject:
+    why = (
+        f"raise cutoff_len: {lost} trained tokens were cut off"
+        if lost
+        else "give an answer its loss (weight, train), or take the row out"
+    )
+    return Reject(source, "", UNTRAINED, why)
+
+
+def end_ids(encoder: Encoder) -> frozenset[int]:
+    """Tokens that end an answer: the template's, and the tokenizer's eos."""
+    ids = {int(token) for token in end_tokens(encoder.template, encoder.tokenizer)}
+    if encoder.tokenizer.eos_token_id is not None:
+        ids.add(int(encoder.tokenizer.eos_token_id))
+    return frozenset(ids)
+
+
+def _stop_on_rejects(reports: list[DatasetReport], config: RunConfig) -> None:
+    try:
+        raise_rejects(reports, config.allow_untrained_rows)
+    except DataError:
+        for report in reports:
+            logger.info(report.accounting())
+        raise
+
+
+def _check_not_empty(specs: list[DatasetSpec], rows: TokenizedRows) -> None:
+    if specs and not len(rows):
+        names = ", ".join(spec.name for spec in specs)
+        raise DataError(
+            [Problem(f"no row is left to train on in {names}", "dataset", "every row was rejected: mend them")]
+        )
+
+
+def _packs(config: RunConfig, rows: TokenizedRows) -> list[list[int]] | None:
+    if not (config.packing or config.neat_packing):
+        return None
+    return best_fit(rows.lengths.tolist(), config.cutoff_len)
+
+
+def _evaluation(
+    config: RunConfig, specs: list[DatasetSpec], parts: list[TokenizedRows]
+) -> TrainRows | dict[str, TrainRows] | None:
+    if not parts:
+        return None
+    if not (config.eval_on_each_dataset and specs):
+        return TrainRows(concat_rows(parts))
+    grouped: dict[str, list[TokenizedRows]] = {}
+    for spec, part in zip(specs, parts, strict=False):
+        name = Path(spec.name).stem if Path(spec.name).suffix else spec.name
+        grouped.setdefault(name, []).append(part)
+    return {name: TrainRows(concat_rows(members)) for name, members in grouped.items()}
+
+
+def _summarise(reports: list[DatasetReport], train: TrainRows | None, eval_rows: int) -> SupervisionReport:
+    report = SupervisionReport(reports, eval_rows=eval_rows)
+    if train is None or not len(train.rows):
+        return report
+    rows = train.rows
+    longest = int(np.argmax(rows.lengths))
+    report.train_rows, report.train_items = len(rows), len(train)
+    report.tokens, report.trained_tokens = int(rows.offsets[-1]), int(rows.n_trained.sum())
+    report.longest = (int(rows.lengths[longest]), rows.source(longest))
+    report.example = rows[0]
+    return report

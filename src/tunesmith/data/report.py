@@ -1,0 +1,244 @@
+"""What became of the rows: accounting per data set, supervision report, one example in full."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tunesmith.core.errors import DataError, Problem
+from tunesmith.core.types import IGNORE_INDEX, Source, TokenizedRow
+from tunesmith.data.rows import TokenizedRows
+
+SHOWN_REJECTS = 20
+UNTRAINED = "no trained token is left"
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row that cannot be used."""
+
+    source: Source
+    column: str
+    reason: str
+    fix: str = ""
+
+    def problem(self) -> Problem:
+        """As the user reads it: file, row, column, reason, fix."""
+        where = f"{self.source}, column {self.column}" if self.column else str(self.source)
+        return Problem(self.reason, where, self.fix)
+
+
+@dataclass(slots=True)
+class DatasetReport:
+    """The accounting of one data set; `read == kept + rejected` holds at any time.
+
+    Attributes:
+        truncated: kept rows that lost tokens.
+        untrained: rejected rows whose only fault is that no trained token is left.
+        open_answers: kept rows in which an answer does not close with an end token.
+        lost_headers: kept rows whose budget was too small for the assistant's header.
+        trailing: kept rows whose last messages follow the last answer and were left out.
+        placeholders: unreplaced `{{name}}`, by name.
+        rejects: the first rejected rows; those without a trained token do not crowd out the others.
+        reasons: rejected rows by reason.
+    """
+
+    name: str
+    read: int = 0
+    kept: int = 0
+    rejected: int = 0
+    truncated: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+    lost_tokens: int = 0
+    lost_trained_tokens: int = 0
+    longest: int = 0
+    untrained: int = 0
+    open_answers: int = 0
+    lost_headers: int = 0
+    trailing: int = 0
+    placeholders: dict[str, int] = field(default_factory=dict)
+    rejects: list[Reject] = field(default_factory=list)
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    def reject(self, entry: Reject) -> None:
+        """Books a rejected row."""
+        self.rejected += 1
+        self.untrained += entry.reason == UNTRAINED
+        self.reasons[entry.reason] = self.reasons.get(entry.reason, 0) + 1
+        alike = sum((seen.reason == UNTRAINED) == (entry.reason == UNTRAINED) for seen in self.rejects)
+        if alike < SHOWN_REJECTS:
+            self.rejects.append(entry)
+
+    def keep(self, rows: TokenizedRows) -> None:
+        """Books kept rows with their tokens."""
+        if not len(rows):
+            return
+        trained = rows.n_trained
+        self.kept += len(rows)
+        self.tokens += int(rows.offsets[-1])
+        self.trained_tokens += int(trained.sum())
+        self.truncated += int((rows.lost[:, 0] > 0).sum())
+        self.lost_tokens += int(rows.lost[:, 0].sum())
+        self.lost_trained_tokens += int(rows.lost[:, 1].sum())
+        self.longest = max(self.longest, int(rows.lengths.max()))
+
+    def accounting(self) -> str:
+        """The line that is always printed."""
+        return f"{self.name}: read {self.read}, kept {self.kept}, rejected {self.rejected}, truncated {self.truncated}"
+
+
+def raise_rejects(reports: Iterable[DatasetReport], allow_untrained_rows: bool = False) -> None:
+    """Stops with the first rejected rows of all data sets and the total.
+
+    Args:
+        reports: accounting of the data sets.
+        allow_untrained_rows: rows without a trained token are left out and do not stop.
+
+    Raises:
+        DataError: at least one row was rejected.
+    """
+    bad = [report for report in reports if report.rejected - allow_untrained_rows * report.untrained]
+    total = sum(report.rejected - allow_untrained_rows * report.untrained for report in bad)
+    if not total:
+        return
+    faults = [
+        entry for report in bad for entry in report.rejects if not (allow_untrained_rows and entry.reason == UNTRAINED)
+    ]
+    shown = faults[:SHOWN_REJECTS]
+    problems = [entry.problem() for entry in shown]
+    sums = "; ".join(report.accounting() for report in bad)
+    fix = "mend the rows, or set skip_bad_rows: true to train without them"
+    rest = f"the first {len(shown)} of them are above" if total > len(shown) else "all of them are above"
+    problems.append(Problem(f"{total} rows cannot be used; {rest} ({sums})", "", fix))
+    raise DataError(problems)
+
+
+@dataclass(slots=True)
+class SupervisionReport:
+    """What a run is about to learn from.
+
+    Attributes:
+        datasets: accounting of each data set, training first.
+        train_rows: rows to train on, after the validation split.
+        eval_rows: rows to evaluate on.
+        train_items: items the trainer sees (packs, where packing).
+        tokens: tokens of the training rows.
+        trained_tokens: of those, the ones that carry loss.
+        longest: tokens of the longest training row, and where it comes from.
+        example: the first training row.
+    """
+
+    datasets: list[DatasetReport]
+    train_rows: int = 0
+    eval_rows: int = 0
+    train_items: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+    longest: tuple[int, Source | None] = (0, None)
+    example: TokenizedRow | None = None
+
+    def lines(self) -> list[str]:
+        """The report without the example."""
+        found = [report.accounting() for report in self.datasets]
+        if self.train_rows:
+            share = 100 * self.trained_tokens / max(self.tokens, 1)
+            found.append(
+                f"training rows: {self.train_rows:,}; tokens: {self.tokens:,}; "
+                f"trained tokens: {self.trained_tokens:,} ({share:.1f} %)"
+            )
+            found.append(
+                f"longest row: {self.longest[0]:,} tokens ({self.longest[1]}); mean {self.tokens / self.train_rows:.1f}"
+            )
+        if self.train_items != self.train_rows:
+            found.append(f"packed into {self.train_items:,} items")
+        if self.eval_rows:
+            found.append(f"evaluation rows: {self.eval_rows:,}")
+        for report in self.datasets:
+            if report.truncated:
+                lost = f"{report.lost_tokens:,} tokens lost, {report.lost_trained_tokens:,} of them trained"
+                found.append(f"{report.name}: {report.truncated:,} rows cut to cutoff_len, {lost}")
+            if len(self.datasets) > 1:
+                found.append(
+                    f"{report.name}: {report.tokens:,} tokens, {report.trained_tokens:,} trained, "
+                    f"longest row {report.longest:,}"
+                )
+        return found
+
+    def warnings(self) -> list[str]:
+        """What the user should look at before training."""
+        return [line for report in self.datasets for line in dataset_warnings(report)]
+
+
+def dataset_warnings(report: DatasetReport) -> Iterator[str]:
+    """One line for each thing about a data set that is allowed, but rarely meant."""
+    name = report.name
+    if report.rejected:
+        top = Counter(report.reasons).most_common(3)
+        yield f"{name}: {report.rejected} rows are left out: " + "; ".join(
+            f"{count}x {reason}" for reason, count in top
+        )
+    if report.open_answers:
+        why = "the model does not learn to stop there (raise cutoff_len, or check the template)"
+        yield f"{name}: {report.open_answers} rows have an answer without an end token: {why}"
+    if report.lost_headers:
+        yield f"{name}: {report.lost_headers} rows were cut into the assistant's header (raise cutoff_len)"
+    if report.trailing:
+        yield f"{name}: {report.trailing} rows end with tool results after the last answer: left out, they carry no loss"
+    if report.placeholders:
+        total = sum(report.placeholders.values())
+        names = ", ".join(f"{{{{{key}}}}} {count}x" for key, count in report.placeholders.items())
+        edits = "; ".join(f"s/{{{{{key}}}}}/YOUR {key.upper()}/g" for key in report.placeholders)
+        yield f"{name}: {total} placeholders are not replaced ({names}); in a copy of the file: sed -i '{edits}' FILE"
+
+
+def example_lines(row: TokenizedRow, decode: Callable[[list[int]], str]) -> list[str]:
+    """One row in full: ids and text of the inputs, ids and text of the labels."""
+    trained = [label for label in row.labels if label != IGNORE_INDEX]
+    return [
+        "training example:",
+        "input_ids:",
+        str(row.input_ids),
+        "inputs:",
+        decode(row.input_ids),
+        "label_ids:",
+        str(row.labels),
+        "labels:",
+        decode(trained),
+    ]
+
+
+def log_report(report: SupervisionReport, decode: Callable[[list[int]], str], logger: Any) -> None:
+    """Prints the report, its warnings and the example."""
+    for line in report.lines():
+        logger.info(line)
+    for line in report.warnings():
+        logger.warning(line)
+    if report.example is not None:
+        logger.info("\n".join(example_lines(report.example, decode)))
+
+
+def histogram(lengths: Any, bars: int = 10, width: int = 40) -> list[str]:
+    """Row lengths as text bars.
+
+    Args:
+        lengths: tokens of each row.
+        bars: lines at most.
+        width: characters of the longest bar.
+    """
+    values = np.asarray(lengths)
+    if not len(values):
+        return []
+    step = max(1, -(-int(values.max()) // bars))
+    counts = np.bincount((values - 1).clip(0) // step, minlength=1)
+    peak = int(counts.max())
+    margin = len(f"{step * len(counts):,}")
+    return [
+        f"{index * step + 1:>{margin},} - {(index + 1) * step:>{margin},} tokens | "
+        f"{'#' * -(-int(count) * width // peak):<{width}} {count:,}"
+        for index, count in enumerate(counts)
+    ]

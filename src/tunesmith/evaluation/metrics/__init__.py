@@ -1,0 +1,1 @@
+"""Scores of generated text against a reference. Pure functions of strings: no models, no files."""

@@ -1,0 +1,159 @@
+"""Attention over rows laid end to end, in the form transformers calls: no padding, no mask, no row sees another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+from tunesmith.core.errors import ModelError
+from tunesmith.core.optional import is_installed
+
+VARLEN = "tunesmith_varlen"
+VARLEN_EAGER = "tunesmith_varlen_eager"
+
+_FLASH = {"fa2": "flash_attention_2", "fa3": "flash_attention_3"}
+
+
+def _row_mask(length: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:
+    """(L, L) boolean mask of a causal row under a sliding window; None where plain causal attention is meant."""
+    if sliding_window is None or sliding_window >= length:
+        return None
+    distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)[None, :]
+    return (distance >= 0) & (distance < sliding_window)
+
+
+def _explicit(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+    """Attention of one row written out, for what scaled_dot_product_attention lacks: soft caps and sinks.
+
+    Args:
+        query: (1, H, L, D).
+        key: (1, H, L, D).
+        value: (1, H, L, Dv).
+        options: scaling, softcap, s_aux (H,), sliding_window, dropout.
+    """
+    length = query.shape[2]
+    scores = query @ key.transpose(-1, -2) * options["scaling"]
+    if options["softcap"]:
+        scores = torch.tanh(scores / options["softcap"]) * options["softcap"]
+    mask = _row_mask(length, options["sliding_window"], query.device)
+    if mask is None:
+        mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
+    scores = scores.masked_fill(~mask, float("-inf"))
+    if options["s_aux"] is not None:
+        sinks = options["s_aux"].reshape(1, -1, 1, 1).expand(1, query.shape[1], length, 1).to(scores.dtype)
+        weights = torch.cat([scores, sinks], dim=-1).float().softmax(dim=-1)[..., :-1]
+    else:
+        weights = scores.float().softmax(dim=-1)
+    weights = F.dropout(weights.to(value.dtype), options["dropout"], training=options["dropout"] > 0)
+    return weights @ value
+
+
+def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+    """Attention of one row by torch's kernel, shapes as in `_explicit`."""
+    mask = _row_mask(query.shape[2], options["sliding_window"], query.device)
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        is_causal=mask is None,
+        dropout_p=options["dropout"],
+        scale=options["scaling"],
+    )
+
+
+def _attend_rows(
+    module: torch.nn.Module,
+    tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    row_lengths: tuple[int, ...] | None,
+    options: dict[str, Any],
+    explicit: bool,
+) -> torch.Tensor:
+    query, key, value = tensors
+    if query.shape[0] != 1 or query.shape[2] != key.shape[2]:
+        raise AssertionError("varlen attention takes one line of rows and no cache")
+    groups = query.shape[1] // key.shape[1]
+    lengths = row_lengths or (query.shape[2],)
+    row = _explicit if explicit or options["softcap"] or options["s_aux"] is not None else _sdpa
+    outputs = []
+    for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True):
+        if groups > 1:
+            # CPU kernels want as many key heads as query heads; one row at a time keeps the copy small.
+            k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+        outputs.append(row(q, k, v, options).transpose(1, 2))
+    return torch.cat(outputs, dim=1)
+
+
+def varlen_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal self-attention over rows laid end to end, in the form that transformers calls.
+
+    Args:
+        module: the attention layer.
+        query: (1, H, T, D), T = sum of `row_lengths`.
+        key: (1, Hkv, T, D).
+        value: (1, Hkv, T, Dv).
+        attention_mask: must be None: rows are kept apart by their lengths.
+        **kwargs: `scaling` of the scores (None: D ** -0.5), `dropout` of the weights, `row_lengths` tuple of tokens a
+            row; `sliding_window`, `softcap`, `s_aux` where the model has them.
+
+    Returns:
+        (1, T, H, Dv) and None (no weights).
+    """
+    if attention_mask is not None:
+        raise AssertionError("varlen attention keeps rows apart by their lengths; no mask was expected")
+    if not kwargs.get("is_causal", True) or not getattr(module, "is_causal", True):
+        raise AssertionError("varlen attention is causal")
+    scaling = kwargs.get("scaling")
+    options = {
+        "scaling": scaling if scaling is not None else query.shape[-1] ** -0.5,
+        "dropout": kwargs.get("dropout", 0.0) if module.training else 0.0,
+        "sliding_window": kwargs.get("sliding_window"),
+        "softcap": kwargs.get("softcap"),
+        "s_aux": kwargs.get("s_aux"),
+    }
+    explicit = bool(kwargs.get("explicit"))
+    return _attend_rows(module, (query, key, value), kwargs.get("row_lengths"), options, explicit), None
+
+
+def varlen_eager_attention(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
+    """`varlen_attention` with the softmax written out: `flash_attn: disabled`."""
+    return varlen_attention(*args, explicit=True, **kwargs)
+
+
+def register() -> None:
+    """Makes the two functions known to transformers; no mask function goes with them, so models build no mask."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(VARLEN, varlen_attention)
+    AttentionInterface.register(VARLEN_EAGER, varlen_eager_attention)
+
+
+def training_implementation(flash_attn: str) -> str:
+    """The attn_implementation for training under `flash_attn`.
+
+    Raises:
+        ModelError: fa2 or fa3 without their package.
+    """
+    if flash_attn in _FLASH:
+        package = "flash_attn" if flash_attn == "fa2" else "flash_attn_interface"
+        if not is_installed(package):
+            raise ModelError(
+                f"flash_attn: {flash_attn} needs the package {package!r}, which needs an NVIDIA GPU; "
+                "use flash_attn: auto, which runs without padding on every device"
+            )
+        return _FLASH[flash_attn]
+    return VARLEN_EAGER if flash_attn == "disabled" else VARLEN
+
+
+def inference_implementation(flash_attn: str) -> str:
+    """The attn_implementation for generation, where batches are padded and a cache is kept."""
+    return {"disabled": "eager", **_FLASH}.get(flash_attn, "sdpa")

@@ -1,0 +1,122 @@
+"""Which number format to compute in: measured on this machine, said in one line."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from tunesmith.config.schema import RunConfig
+from tunesmith.core.errors import ModelError
+
+_BY_NAME = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """How a run computes.
+
+    Attributes:
+        weights: dtype of frozen weights.
+        trained: dtype of trained weights.
+        autocast: `bf16`, `fp16` or None.
+        reason: one line for the user.
+    """
+
+    weights: torch.dtype
+    trained: torch.dtype
+    autocast: str | None
+    reason: str
+
+
+@cache
+def bf16_slowdown(device_type: str = "cpu") -> float:
+    """Time of a bf16 matrix product over an fp32 one on this machine (best of three each); > 1: bf16 is slower."""
+
+    def best(dtype: torch.dtype) -> float:
+        left = torch.ones(256, 768, dtype=dtype, device=device_type)
+        right = torch.ones(768, 768, dtype=dtype, device=device_type)
+        left @ right
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            left @ right
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    return best(torch.bfloat16) / best(torch.float32)
+
+
+def device() -> torch.device:
+    """The device to compute on: CUDA, then XPU/NPU/MPS as torch names its accelerator, else the CPU."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator if accelerator is not None else torch.device("cpu")
+
+
+def _asked(config: RunConfig) -> str | None:
+    """The format that the user named, or None."""
+    if config.dtype != "auto":
+        return config.dtype
+    if config.bf16 or config.pure_bf16:
+        return "bfloat16"
+    return "float16" if config.fp16 else None
+
+
+def _cpu_precision(asked: str | None, stored: torch.dtype) -> Precision:
+    wants_half = asked in ("bfloat16", "float16") or (asked is None and stored in (torch.bfloat16, torch.float16))
+    if not wants_half:
+        return Precision(torch.float32, torch.float32, None, "computing in fp32")
+    slowdown = bf16_slowdown()
+    if asked != "float16" and slowdown < 1.0:
+        text = f"computing in bf16: this CPU multiplies it {1 / slowdown:.1f} times as fast as fp32 (measured)"
+        return Precision(torch.bfloat16, torch.float32, "bf16", text)
+    wish = {"bfloat16": "bf16 was asked for", "float16": "fp16 was asked for"}.get(asked or "", "the model is half")
+    text = f"computing in fp32: {wish}, but bf16 takes {slowdown:.1f} times as long as fp32 on this CPU (measured)"
+    if asked == "float16":
+        text = "computing in fp32: fp16 was asked for, which needs a GPU"
+    return Precision(torch.float32, torch.float32, None, text)
+
+
+def _accelerator_precision(config: RunConfig, asked: str | None, stored: torch.dtype) -> Precision:
+    if config.pure_bf16:
+        return Precision(torch.bfloat16, torch.bfloat16, None, "computing in pure bf16")
+    dtype = _BY_NAME[asked] if asked else stored
+    if dtype == torch.bfloat16 and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+        if asked:
+            raise ModelError("bf16 was asked for, but this GPU has no bf16 units: use fp16: true instead")
+        dtype = torch.float16
+    autocast = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype)
+    return Precision(dtype, torch.float32, autocast, f"computing in {autocast or 'fp32'}")
+
+
+def training_precision(config: RunConfig, stored: torch.dtype) -> Precision:
+    """Chooses the formats of a training run.
+
+    Args:
+        config: `dtype`, `bf16`, `fp16`, `pure_bf16`, `use_cpu` decide.
+        stored: dtype of the checkpoint.
+
+    Raises:
+        ModelError: the device cannot do what was asked for.
+    """
+    asked = _asked(config)
+    if config.use_cpu or device().type == "cpu":
+        if config.pure_bf16:
+            raise ModelError("pure_bf16: true needs a GPU with bf16 units; drop it, or use dtype: auto")
+        if config.dtype in ("bfloat16", "float16"):
+            # `dtype` is an order, `bf16: true` a wish that travels with YAML files from GPU machines.
+            chosen = _BY_NAME[config.dtype]
+            return Precision(chosen, chosen, None, f"computing in {config.dtype} as ordered by dtype:")
+        return _cpu_precision(asked, stored)
+    return _accelerator_precision(config, asked, stored)
+
+
+def inference_dtype(config: RunConfig, stored: torch.dtype) -> torch.dtype:
+    """The dtype of weights for generation: `infer_dtype`, else the checkpoint's, else fp32 where bf16 is slower."""
+    if config.infer_dtype != "auto":
+        return _BY_NAME[config.infer_dtype]
+    if config.use_cpu or device().type == "cpu":
+        return torch.float32 if stored == torch.float32 or bf16_slowdown() >= 1.0 else torch.bfloat16
+    return stored

@@ -1,0 +1,201 @@
+"""Proof that a written folder answers as the live model does: read back from disk and compared, number by number."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from tunesmith.core.errors import ExportError
+
+TEXTS = (
+    "The capital of France is",
+    "def fibonacci(n):\n    ",
+    "今天天气很好，我们",
+    "Q: What is 17 times 24?\nA:",
+    "Dear Sir or Madam,\n\nI am writing to",
+    "<table><tr><td>1</td>",
+    "Die Würde des Menschen ist",
+    "1, 1, 2, 3, 5, 8,",
+)
+N_RANDOM = 4
+RANDOM_LENGTH = 32
+FP32_TOLERANCE = 1e-4
+"""Largest difference of a logit; for logits beyond +-32 in proportion, as float32 itself is coarser there."""
+HALF_TOLERANCE = 2e-2
+"""Largest difference of a logit as a share of the largest logit: weights were rounded to 8 or 11 bits."""
+_SAME = 1e-6
+_HEADER_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the live model computed.
+
+    Attributes:
+        prompts: token ids.
+        logits: (T, V) of each prompt, float32, of base and adapter together.
+        base_logits: the same with the adapter off; None when there was none.
+    """
+
+    prompts: list[list[int]]
+    logits: list[torch.Tensor]
+    base_logits: list[torch.Tensor] | None
+
+
+def probe_prompts(tokenizer: PreTrainedTokenizerBase, n_rows: int) -> list[list[int]]:
+    """Texts of many kinds, and random ids over all of the vocabulary, the last rows (added tokens) among them.
+
+    Args:
+        tokenizer: encodes the texts.
+        n_rows: rows of the embedding.
+    """
+    texts = [list(tokenizer(text, add_special_tokens=True)["input_ids"]) for text in TEXTS]
+    rng = random.Random(0)
+    known = min(n_rows, len(tokenizer))
+    ids = [[rng.randrange(known) for _ in range(RANDOM_LENGTH)] for _ in range(N_RANDOM)]
+    ids[0][-8:] = range(max(0, known - 8), known) if known >= 8 else ids[0][-8:]
+    return [prompt for prompt in texts if prompt] + ids
+
+
+@torch.inference_mode()
+def logits_of(model: Any, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    """(T, V) float32 logits of each prompt, computed alone, on the CPU."""
+    found = []
+    for prompt in prompts:
+        ids = torch.tensor([list(prompt)], device=model.device)
+        found.append(model(input_ids=ids, use_cache=False).logits[0].float().cpu())
+    return found
+
+
+def take_reference(model: Any, tokenizer: PreTrainedTokenizerBase) -> Reference:
+    """Computes the reference before the adapter is merged away."""
+    model.eval()
+    prompts = probe_prompts(tokenizer, model.get_input_embeddings().weight.shape[0])
+    logits = logits_of(model, prompts)
+    base = None
+    if hasattr(model, "disable_adapter"):
+        with model.disable_adapter():
+            base = logits_of(model, prompts)
+    return Reference(prompts, logits, base)
+
+
+def distance(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> float:
+    """Largest difference of two logits over all prompts; infinite where one is not finite or shapes differ."""
+    worst = 0.0
+    for ours, theirs in zip(left, right, strict=True):
+        if ours.shape != theirs.shape or not bool(torch.isfinite(ours).all() and torch.isfinite(theirs).all()):
+            return float("inf")
+        worst = max(worst, float((ours - theirs).abs().max()))
+    return worst
+
+
+def check_adapter_weights(folder: Path) -> None:
+    """Refuses an adapter that changes nothing: all lora_B zero, and no other trained tensor in it.
+
+    Raises:
+        ExportError: the merge would equal the base.
+    """
+    file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        return
+    try:
+        with safe_open(file, framework="pt") as handle:
+            names = list(handle.keys())
+            changes = any(
+                ("lora_" not in name or "lora_B" in name or "lora_embedding_B" in name)
+                and bool(handle.get_tensor(name).any())
+                for name in names
+            )
+    except SafetensorError as error:
+        raise ExportError(f"{file} cannot be read, it is cut off or damaged: {error}") from error
+    if not changes:
+        raise ExportError(
+            f"the merge equals the base: every lora_B in {file} is zero; the adapter was never trained, or saved wrongly"
+        )
+
+
+def verify(
+    folder: Path, reference: Reference, *, dtype: torch.dtype, trust_remote_code: bool = False
+) -> dict[str, Any]:
+    """Opens the folder afresh and compares its logits with the reference.
+
+    Args:
+        folder: as written.
+        reference: of the live model.
+        dtype: that every floating tensor must have on disk.
+        trust_remote_code: as for loading any model.
+
+    Returns:
+        The numbers of the report.
+
+    Raises:
+        ExportError: a file is damaged, a tensor is missing, left over or of another dtype, or the logits differ.
+    """
+    tensors = _check_files(folder, dtype)
+    model = _open(folder, trust_remote_code)
+    written = logits_of(model, reference.prompts)
+    largest = max(float(logits.abs().max()) for logits in reference.logits)
+    drift = distance(written, reference.logits)
+    tolerance = FP32_TOLERANCE * max(1.0, largest / 32) if dtype == torch.float32 else HALF_TOLERANCE * largest
+    if not drift <= tolerance:
+        raise ExportError(
+            f"the written model does not answer as the live one: logits differ by {drift:.3g} (allowed {tolerance:.3g}); "
+            "nothing was put into export_dir"
+        )
+    report: dict[str, Any] = {
+        "prompts": len(reference.prompts),
+        "max_logit_difference": drift,
+        "allowed_difference": tolerance,
+        "largest_logit": largest,
+        "tensors": tensors,
+    }
+    if reference.base_logits is not None:
+        change = distance(written, reference.base_logits)
+        if change <= _SAME * max(1.0, largest):
+            raise ExportError(f"the merge equals the base: no logit differs by more than {change:.3g}")
+        report |= {"difference_from_base": change, "effect_below_rounding": change <= drift}
+    return report
+
+
+def _check_files(folder: Path, dtype: torch.dtype) -> int:
+    """Every shard whole and of the dtype wanted, every tensor of the index there; returns the number of tensors."""
+    found: set[str] = set()
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt") as handle:
+                for name in handle.keys():  # noqa: SIM118 - no mapping
+                    stored = handle.get_slice(name).get_dtype()
+                    if stored.startswith(("F", "BF")) and stored != _HEADER_DTYPES[dtype]:
+                        raise ExportError(f"{file.name}: {name} was written as {stored}, not {_HEADER_DTYPES[dtype]}")
+                    found.add(name)
+        except (SafetensorError, OSError) as error:
+            raise ExportError(f"{file.name} is damaged: {error}") from error
+    index = folder / "model.safetensors.index.json"
+    expected = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"]) if index.is_file() else found
+    if expected - found:
+        raise ExportError(f"{len(expected - found)} tensors of the index are in no shard: {sorted(expected - found)[0]}")
+    if not found:
+        raise ExportError(f"no weights were written to {folder}")
+    return len(found)
+
+
+def _open(folder: Path, trust_remote_code: bool) -> Any:
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ExportError(f"the written folder cannot be opened again: {str(error).splitlines()[0]}") from error
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info[what]:
+            names = sorted(str(name) for name in info[what])
+            raise ExportError(f"the written folder has {len(names)} {what.replace('_', ' ')}, such as {names[0]}")
+    return model.eval()

@@ -1,0 +1,142 @@
+"""Hidden states of a causal language model at chosen positions, through whatever wraps it (PEFT, DDP).
+
+Not here: losses (objectives/) and generation (inference/).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunesmith.core.log import get_logger
+from tunesmith.models.attention import VARLEN, VARLEN_EAGER
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Rows laid end to end.
+
+    Attributes:
+        input_ids: (T,) token ids.
+        position_ids: (T,) restart at 0 in each row.
+        row_lengths: tokens of each row, sum T.
+        positions: (N,) indices into T of the tokens that predict a trained token.
+        targets: (N,) the token ids that they should predict.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    row_lengths: tuple[int, ...]
+    positions: torch.Tensor
+    targets: torch.Tensor
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same batch with its tensors on `device`."""
+        moved = (t.to(device) for t in (self.input_ids, self.position_ids))
+        input_ids, position_ids = moved
+        return MicroBatch(input_ids, position_ids, self.row_lengths, self.positions.to(device), self.targets.to(device))
+
+
+def base_model_of(model: nn.Module) -> nn.Module:
+    """The transformers model under PEFT and data-parallel wrappers."""
+    while True:
+        if hasattr(model, "get_base_model"):
+            model = model.get_base_model()
+        elif isinstance(getattr(model, "module", None), nn.Module):
+            model = model.module
+        else:
+            return model
+
+
+@contextmanager
+def _identity_head(head: nn.Module) -> Iterator[None]:
+    """Makes the head return its input while a forward pass runs; the module tree and its parameters stay."""
+    head.forward = lambda hidden, *_, **__: hidden  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        del head.forward
+
+
+class HiddenForward:
+    """Calls a causal LM so that its head is never applied to a token that carries no loss.
+
+    For models whose logits are just `head(hidden)` (checked by numbers on a probe, not by name), `__call__` gives
+    hidden states and `head` the module to apply. Models that do more after the head (soft caps, scaling) get a head
+    that is the identity, and `__call__` gives their own logits at the chosen positions.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        base = base_model_of(model)
+        self._output_head: nn.Module = base.get_output_embeddings()
+        parameters = inspect.signature(base.forward).parameters
+        takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+        self._takes_positions = "logits_to_keep" in parameters
+        implementation = getattr(base.config, "_attn_implementation", None)
+        self.lays_rows_end_to_end = takes_any and implementation in _VARLEN_IMPLEMENTATIONS
+        self._is_flash = str(implementation).startswith("flash")
+        self.is_plain_head = False
+        self.is_plain_head = self._probe(model, base)
+        self.head: Any = self._output_head if self.is_plain_head else nn.Identity()
+        if not self.is_plain_head:
+            logger.info("this model transforms its logits after the head: they are computed whole for trained tokens")
+
+    @torch.no_grad()
+    def _probe(self, model: nn.Module, base: nn.Module) -> bool:
+        """Whether head(hidden) equals the model's own logits."""
+        device = base.get_input_embeddings().weight.device
+        ids = torch.arange(5, device=device) % base.config.get_text_config().vocab_size
+        batch = MicroBatch(ids, torch.arange(5, device=device), (5,), torch.tensor([1, 4], device=device), ids[:2])
+        was_training = model.training
+        model.eval()
+        try:
+            own = self._call(model, batch)
+            with _identity_head(self._output_head):
+                hidden = self._call(model, batch)
+            if hidden.shape[-1] != getattr(self._output_head, "in_features", hidden.shape[-1]):
+                return False
+            ours = self._output_head(hidden)
+        finally:
+            model.train(was_training)
+        return ours.shape == own.shape and torch.allclose(ours.float(), own.float(), atol=1e-5, rtol=1e-4)
+
+    def _call(self, model: nn.Module, batch: MicroBatch) -> torch.Tensor:
+        extra: dict[str, Any] = {}
+        if self.lays_rows_end_to_end and self._is_flash:
+            lengths = torch.tensor((0, *batch.row_lengths), dtype=torch.int32, device=batch.input_ids.device)
+            ends = lengths.cumsum(0, dtype=torch.int32)
+            longest = max(batch.row_lengths)
+            extra = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
+        elif self.lays_rows_end_to_end:
+            extra = {"row_lengths": batch.row_lengths}
+        if self._takes_positions:
+            extra["logits_to_keep"] = batch.positions
+        output = model(input_ids=batch.input_ids[None], position_ids=batch.position_ids[None], use_cache=False, **extra)
+        logits = output.logits[0]
+        return logits if self._takes_positions else logits[batch.positions]
+
+    def __call__(self, model: nn.Module, batch: MicroBatch) -> torch.Tensor:
+        """Runs the model over a micro-batch.
+
+        Args:
+            model: the model, wrapped or not.
+            batch: rows end to end; a single row unless `lays_rows_end_to_end`.
+
+        Returns:
+            (N, H) hidden states at `batch.positions`; (N, V) logits where `is_plain_head` is False.
+        """
+        if not self.is_plain_head:
+            return self._call(model, batch)
+        with _identity_head(self._output_head):
+            return self._call(model, batch)
+
+
+_VARLEN_IMPLEMENTATIONS = {VARLEN, VARLEN_EAGER, "flash_attention_2", "flash_attention_3"}

@@ -1,0 +1,142 @@
+"""Loading a base model, with or without adapters, for training or for answering. Finding its files is hub.py's work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunesmith.config.schema import RunConfig
+from tunesmith.core.errors import ModelError
+from tunesmith.core.log import get_logger
+from tunesmith.models import attention
+from tunesmith.models.adapters import apply_finetuning, count_parameters, load_adapter, merge_adapters
+from tunesmith.models.dtype import Precision, device, inference_dtype, training_precision
+from tunesmith.models.forward import base_model_of
+from tunesmith.models.hub import resolve_model
+from tunesmith.models.provenance import check_provenance
+from tunesmith.models.vocabulary import fit_vocabulary
+
+logger = get_logger(__name__)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silences transformers' own bars and notes while it loads; errors still come as exceptions."""
+    from transformers.utils import logging as hf_logging
+
+    level = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+
+
+def base_folder(model: nn.Module) -> Path:
+    """The folder that the base model was loaded from."""
+    return Path(base_model_of(model).config._name_or_path)
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The dtype that the checkpoint's config.json names; fp32 when it names none."""
+    try:
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} has no readable config.json: {error}") from error
+    name = raw.get("dtype") or raw.get("torch_dtype") or (raw.get("text_config") or {}).get("dtype") or "float32"
+    return getattr(torch, str(name).removeprefix("torch."), torch.float32)
+
+
+def _load_base(config: RunConfig, folder: Path, dtype: torch.dtype, implementation: str) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    common: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    try:
+        with quiet_transformers():
+            if config.train_from_scratch:
+                fresh = AutoConfig.from_pretrained(str(folder), **common)
+                return AutoModelForCausalLM.from_config(fresh, dtype=dtype, attn_implementation=implementation)
+            model, info = AutoModelForCausalLM.from_pretrained(
+                str(folder), dtype=dtype, attn_implementation=implementation, output_loading_info=True, **common
+            )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"cannot load the model in {folder}: {str(error).strip().splitlines()[0]}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{folder} lacks {len(missing)} weights of its own architecture (first: {missing[0]}): "
+            "the download is not whole, or config.json belongs to another model"
+        )
+    return model
+
+
+def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Module:
+    """Loads the base model and puts on it what the configuration names.
+
+    Args:
+        config: `model_name_or_path`, `adapter_name_or_path`, `finetuning_type`, dtype and attention keys.
+        tokenizer: decides the number of embedding rows.
+        trainable: for training: rows end to end, trained weights per `finetuning_type`; else for answering: adapters
+            are merged in order except the last one, which stays live.
+
+    Returns:
+        The model, on its device, in train or eval mode.
+
+    Raises:
+        ModelError: files are missing or do not fit.
+    """
+    attention.register()
+    resolved = resolve_model(
+        config.model_name_or_path or "",
+        revision=config.model_revision,
+        cache_dir=config.cache_dir,
+        token=config.hf_hub_token,
+    )
+    for path in config.adapter_name_or_path:
+        check_provenance(Path(path), resolved.path, force=config.force_base)
+    if trainable:
+        precision = training_precision(config, stored_dtype(resolved.path))
+        logger.info("%s", precision.reason)
+        implementation = attention.training_implementation(config.flash_attn)
+        model = _load_base(config, resolved.path, precision.weights, implementation)
+        new_ids = fit_vocabulary(model, tokenizer, config)
+        return _prepare_training(model, config, new_ids, precision)
+    dtype = inference_dtype(config, stored_dtype(resolved.path))
+    model = _load_base(config, resolved.path, dtype, attention.inference_implementation(config.flash_attn))
+    fit_vocabulary(model, tokenizer, config)
+    paths = [Path(path) for path in config.adapter_name_or_path]
+    if paths:
+        model = load_adapter(merge_adapters(model, paths[:-1]), paths[-1])
+    return model.to("cpu" if config.use_cpu else device()).eval()
+
+
+def _prepare_training(model: nn.Module, config: RunConfig, new_ids: list[int], precision: Precision) -> nn.Module:
+    if not config.disable_gradient_checkpointing and config.gradient_checkpointing:
+        enable_checkpointing(model)
+    model.config.use_cache = False
+    model = apply_finetuning(model, config, new_ids, precision.trained)
+    trainable, total = count_parameters(model)
+    if trainable == 0:
+        raise ModelError("nothing is trainable with these keys: the run would train on nothing")
+    logger.info("trainable weights: %s of %s (%.3f %%)", f"{trainable:,}", f"{total:,}", 100 * trainable / total)
+    if config.print_param_status:
+        for name, parameter in model.named_parameters():
+            logger.info("  %s %s %s", name, parameter.dtype, "trained" if parameter.requires_grad else "frozen")
+    return model.train()
+
+
+def enable_checkpointing(model: nn.Module) -> None:
+    """Recomputes activations in the backward pass; inputs get gradients, so that frozen embeddings cut no graph."""
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    if enable is not None:
+        enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.enable_input_require_grads()

@@ -1,0 +1,136 @@
+"""`tunesmith export`: adapters merged into their base, written, read back and compared, and only then put in place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core import log
+from tunesmith.core.errors import ExportError
+from tunesmith.core.runs import write_atomic, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from tunesmith.config.schema import RunConfig
+
+REPORT_FILE = "export_report.json"
+_logger = log.get_logger(__name__)
+
+
+def run(config: RunConfig) -> Path:
+    """Merges `adapter_name_or_path` in order, writes `export_dir`, and proves that it answers as the live model does.
+
+    The merge is computed in float32 and rounded once, to `infer_dtype` or with auto to the base's own dtype.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ExportError: the target is in use, the base is quantised, or what was written differs from the live model.
+        ModelError: model or adapter cannot be found, or do not belong together.
+    """
+    from tunesmith.models import hub
+    from tunesmith.models.export.template import set_chat_template, write_modelfile
+    from tunesmith.models.export.verify import check_adapter_weights, take_reference, verify
+    from tunesmith.models.export.writer import check_target, set_end_tokens, staged, write_tokenizer, write_weights
+    from tunesmith.models.load import load_model
+    from tunesmith.models.tokenizer import end_token_ids, load_template_for, load_tokenizer
+
+    target = _target(config)
+    base = hub.resolve_model(
+        config.model_name_or_path or "",
+        revision=config.model_revision,
+        cache_dir=config.cache_dir,
+        token=config.hf_hub_token,
+    )
+    adapters = [hub.resolve_adapter(name, token=config.hf_hub_token) for name in config.adapter_name_or_path]
+    check_target(target, [base.path, *adapters], config.overwrite_export)
+    dtype = _dtype(config, base.path)
+    for adapter in adapters:
+        check_adapter_weights(adapter)
+
+    tokenizer = load_tokenizer(config)
+    template = load_template_for(config, tokenizer)
+    on_cpu = config.use_cpu or config.export_device == "cpu"
+    model = load_model(config.replace(infer_dtype="float32", use_cpu=on_cpu), tokenizer, trainable=False)
+    reference = take_reference(model, tokenizer)
+    if adapters:
+        _logger.info("merging %s", ", ".join(str(adapter) for adapter in adapters))
+        model = model.merge_and_unload(safe_merge=True)
+    ends = end_token_ids(template, tokenizer, model.generation_config)
+    with staged(target) as folder:
+        set_chat_template(tokenizer, template)
+        set_end_tokens(model, tokenizer, ends)
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        write_weights(model, folder, dtype=dtype, shard_gb=config.export_size)
+        write_tokenizer(tokenizer, folder)
+        write_atomic(folder / "Modelfile", write_modelfile(config, tokenizer, template, ends, context))
+        del model
+        _logger.info("reading it back and comparing")
+        numbers = verify(folder, reference, dtype=dtype, trust_remote_code=config.trust_remote_code)
+        about = {
+            "base": str(config.model_name_or_path),
+            "adapters": list(config.adapter_name_or_path),
+            "template": template.name,
+            "end_tokens": tokenizer.convert_ids_to_tokens(list(ends)),
+            "dtype": str(dtype).removeprefix("torch."),
+            "bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        }
+        write_json(folder / REPORT_FILE, about | numbers)
+    _say(target, about | numbers)
+    return target
+
+
+def _target(config: RunConfig) -> Path:
+    """Where to write, after refusing what cannot be done at all."""
+    if not config.export_dir:
+        raise ExportError("export_dir: name the folder to write")
+    if config.export_legacy_format:
+        raise ExportError(
+            "export_legacy_format: transformers 5 writes safetensors only; drop the key (every current program reads them)"
+        )
+    if config.quantization_bit is not None:
+        raise ExportError(
+            "quantization_bit: an adapter is merged into full weights, never into quantised ones; drop the key, the "
+            "adapter fits the same base unquantised"
+        )
+    return Path(config.export_dir).expanduser()
+
+
+def _dtype(config: RunConfig, base: Path) -> torch.dtype:
+    """The dtype of the written weights: `infer_dtype`, or the base's own; never bf16 out of fp32 unasked."""
+    import torch
+
+    from tunesmith.models.load import stored_dtype
+
+    fields: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    quantised = fields.get("quantization_config")
+    if quantised:
+        method = quantised.get("quant_method", "some method")
+        raise ExportError(
+            f"{config.model_name_or_path} is quantised ({method}): merging into rounded weights loses the adapter. "
+            "Name the original, unquantised base in model_name_or_path; the adapter fits it"
+        )
+    chosen = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}.get(config.infer_dtype)
+    stored: torch.dtype = stored_dtype(base)
+    return chosen or stored
+
+
+def _say(target: Path, report: dict[str, Any]) -> None:
+    if report.get("effect_below_rounding"):
+        _logger.warning(
+            "the adapter changes logits by %.3g, rounding to %s by %.3g: export with infer_dtype: float32 to keep it",
+            report["difference_from_base"],
+            report["dtype"],
+            report["max_logit_difference"],
+        )
+    _logger.info(
+        "exported to %s (%.0f MB, %s): logits equal the live model's within %.2g on %d prompts",
+        target,
+        report["bytes"] / 1e6,
+        report["dtype"],
+        report["max_logit_difference"],
+        report["prompts"],
+    )

@@ -1,0 +1,222 @@
+"""Training, top to bottom: configuration in; weights, log, plots and results out."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.config.schema import RunConfig
+from tunesmith.core.errors import Interrupted, TrainingError
+from tunesmith.core.lazy import lookup
+from tunesmith.core.log import get_logger
+from tunesmith.core.runs import Run, merge_results, write_atomic
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a run holds between set-up and the last file.
+
+    Attributes:
+        config: the frozen configuration.
+        run: the run directory.
+        trainer: the StepTrainer.
+        stop: the signal watcher.
+        resume: the checkpoint that the run goes on from, or None.
+    """
+
+    config: RunConfig
+    run: Run
+    trainer: Any
+    stop: Any
+    resume: Path | None
+
+
+def run(config: RunConfig) -> None:
+    """Runs `do_train` and `do_eval` of one configuration.
+
+    Raises:
+        TunesmithError: the run cannot start or cannot go on; what was written stays.
+        Interrupted: a signal stopped it after a checkpoint.
+    """
+    session = set_up(config)
+    try:
+        if config.do_train:
+            fit(session)
+        if session.trainer.eval_dataset is not None and (config.do_eval or config.eval_strategy != "no"):
+            evaluate(session)
+    except BaseException as error:
+        session.run.emit("failed", reason=f"{type(error).__name__}: {error}")
+        raise
+    session.run.emit("finished")
+    _say_where(session)
+
+
+def set_up(config: RunConfig) -> Session:
+    """Data, tokenizer, model and trainer; the supervision report is printed before any weight moves."""
+    from tunesmith.data.pipeline import prepare
+    from tunesmith.models.load import load_model
+    from tunesmith.models.tokenizer import load_template_for, load_tokenizer
+    from tunesmith.training.resume import choose_checkpoint, start_over
+
+    run = Run(Path(config.output_dir or "."))
+    resume = choose_checkpoint(config) if config.do_train else None
+    if config.do_train and resume is None:
+        start_over(config)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.emit("start", resume=str(resume) if resume else None)
+    tokenizer = load_tokenizer(config)
+    template = load_template_for(config, tokenizer)
+    prepared = prepare(config, tokenizer, template)
+    model = load_model(config, tokenizer, trainable=True)
+    return _make_session(config, run, resume, prepared, (model, tokenizer))
+
+
+def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: Any, parts: tuple[Any, Any]) -> Session:
+    from tunesmith.models.dtype import training_precision
+    from tunesmith.models.forward import HiddenForward
+    from tunesmith.models.load import base_folder, stored_dtype
+    from tunesmith.objectives.base import OBJECTIVES
+    from tunesmith.training.arguments import training_arguments
+    from tunesmith.training.budget import plan_memory
+    from tunesmith.training.callbacks import EarlyStop, LogWriter, ProgressBar, StopOnSignal
+    from tunesmith.training.trainer import StepTrainer
+
+    model, tokenizer = parts
+    autocast = training_precision(config, stored_dtype(base_folder(model))).autocast
+    forward = HiddenForward(model)
+    plan = plan_memory(config, model, forward, prepared, resume)
+    stop = StopOnSignal()
+
+    def tokens() -> tuple[int, int]:
+        return trainer.tokens_seen, trainer.trained_tokens_seen
+
+    with_tokens = bool(config.include_num_input_tokens_seen not in (False, "no"))
+    callbacks: list[Any] = [LogWriter(run, tokens, with_tokens), ProgressBar(tokens), stop]
+    if config.early_stopping_steps:
+        callbacks.append(EarlyStop(config.early_stopping_steps))
+    trainer = StepTrainer(
+        objective=lookup(OBJECTIVES, config.stage)(),
+        forward=forward,
+        token_budget=plan.tokens,
+        with_accuracy=config.compute_accuracy,
+        checkpoint_facts=plan.facts,
+        model=model,
+        args=training_arguments(config, autocast=autocast),
+        train_dataset=prepared.train,
+        eval_dataset=prepared.eval,
+        processing_class=tokenizer,
+        callbacks=callbacks,
+    )
+    return Session(config, run, trainer, stop, resume)
+
+
+def fit(session: Session) -> None:
+    """Trains, then writes weights and results; on a signal a checkpoint is written and Interrupted raised."""
+    from tunesmith.training.resume import check_disk, report_resume
+
+    config, trainer = session.config, session.trainer
+    write_atomic(
+        session.run.folder / "training_args.yaml", config.replace(micro_batch_tokens=trainer.token_budget).to_yaml()
+    )
+    check_disk(config, trainer)
+    if session.resume:
+        report_resume(session.resume, trainer)
+    session.stop.install()
+    try:
+        result = trainer.train(resume_from_checkpoint=str(session.resume) if session.resume else None)
+    finally:
+        session.stop.restore()
+    if session.stop.caught is not None and trainer.state.global_step < trainer.state.max_steps:
+        session.run.emit("stopped", step=trainer.state.global_step, signal=session.stop.caught)
+        raise Interrupted(
+            f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; checkpoint written. "
+            "The same command goes on from there.",
+            session.stop.caught,
+        )
+    save(session)
+    metrics = {key: value for key, value in result.metrics.items() if key != "total_flos"}
+    if config.include_effective_tokens_per_second:
+        metrics["effective_tokens_per_sec"] = trainer.tokens_seen / metrics["train_runtime"]
+    if config.include_num_input_tokens_seen not in (False, "no"):
+        metrics["num_input_tokens_seen"] = trainer.state.num_input_tokens_seen
+    merge_results(session.run.folder, "train_results.json", metrics)
+    trainer.save_state()
+    _plot(session)
+
+
+def save(session: Session) -> None:
+    """Writes the final weights, tokenizer, model card and provenance into output_dir; a crash leaves no half file."""
+    from tunesmith.models.load import base_folder
+    from tunesmith.models.provenance import write_provenance
+    from tunesmith.training.card import model_card
+    from tunesmith.training.checkpoints import STAGING
+
+    trainer, folder = session.trainer, session.run.folder
+    if not trainer.args.should_save:
+        return
+    staged = folder / STAGING / "final"
+    trainer.save_model(str(staged), _internal_call=True)
+    write_atomic(staged / "README.md", model_card(session.config, trainer.state))
+    if session.config.finetuning_type == "lora":
+        write_provenance(
+            staged,
+            base_model=session.config.model_name_or_path or "",
+            base_path=base_folder(trainer.model),
+            template=session.config.template,
+            stacked_adapters=_merged_before(session.config),
+        )
+    for path in sorted(staged.iterdir()):
+        path.replace(folder / path.name)
+    shutil.rmtree(folder / STAGING, ignore_errors=True)
+
+
+def _merged_before(config: RunConfig) -> list[Path]:
+    """Adapters that were merged into the base before this one was trained."""
+    paths = [Path(path) for path in config.adapter_name_or_path]
+    return paths if config.create_new_adapter else paths[:-1]
+
+
+def evaluate(session: Session) -> None:
+    """Evaluates once more with the final weights and writes eval_results.json."""
+    trainer = session.trainer
+    metrics = trainer.evaluate()
+    if not metrics:
+        raise TrainingError("do_eval: the evaluation set is empty")
+    if trainer.state.epoch is not None:
+        metrics["epoch"] = trainer.state.epoch
+    merge_results(session.run.folder, "eval_results.json", metrics)
+    if session.config.do_train:
+        trainer.save_state()
+        _plot(session)
+
+
+def _plot(session: Session) -> None:
+    """training_<metric>.png for the loss, eval losses and accuracies, where `plot_loss` asks for it."""
+    from tunesmith.training.plots import plot_metric
+
+    if not session.config.plot_loss or not session.trainer.args.should_save:
+        return
+    history = session.trainer.state.log_history
+    names = {"loss"} | {
+        key for entry in history for key in entry if key.startswith("eval_") and key.endswith(("_loss", "_accuracy"))
+    }
+    for name in sorted(names):
+        plot_metric(history, name, session.run.folder)
+
+
+def _say_where(session: Session) -> None:
+    folder = session.run.folder
+
+    logger.info("done: %s", folder)
+    for name, what in (
+        ("adapter_model.safetensors", "adapter"),
+        ("training_loss.png", "loss curve"),
+        ("trainer_log.jsonl", "log"),
+        ("all_results.json", "results"),
+    ):
+        if (folder / name).is_file():
+            logger.info("  %-10s %s", what, folder / name)

@@ -1,0 +1,85 @@
+"""From RunConfig to transformers' TrainingArguments: same names, with the few values that the trainer owns."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from tunesmith.config.schema import RunConfig
+
+_OURS = {
+    # A step of the trainer is a whole optimizer step; micro-batches are cut inside it by tokens (training/batches.py).
+    "gradient_accumulation_steps",
+    "per_device_train_batch_size",
+    # Decided by models/dtype.py, models/load.py, data/ and recipes/.
+    "bf16",
+    "fp16",
+    "gradient_checkpointing",
+    "gradient_checkpointing_kwargs",
+    "activation_checkpointing",
+    "do_train",
+    "do_eval",
+    "do_predict",
+    "remove_unused_columns",
+    "disable_tqdm",
+    "label_names",
+    "resume_from_checkpoint",
+    "logging_nan_inf_filter",
+    "report_to",
+    "warmup_ratio",
+    "warmup_steps",
+    "train_sampling_strategy",
+}
+
+
+def rows_per_step(config: RunConfig) -> int:
+    """Items of one optimizer step on one device."""
+    return config.per_device_train_batch_size * config.gradient_accumulation_steps
+
+
+def training_arguments(config: RunConfig, *, autocast: str | None) -> Any:
+    """Builds TrainingArguments.
+
+    Args:
+        config: every key that TrainingArguments owns passes through.
+        autocast: `bf16`, `fp16` or None, from models/dtype.py.
+    """
+    from transformers import TrainingArguments
+
+    known = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
+    values = {
+        name: value
+        for name, value in config.training_arguments().items()
+        if name in config.explicit and name in known - _OURS
+    }
+    warmup: float = config.warmup_steps
+    if not warmup and config.warmup_ratio:
+        warmup = config.warmup_ratio  # transformers 5 reads a share below 1 as a ratio
+    sampling = "sequential" if config.disable_shuffling else config.train_sampling_strategy
+    values.update(
+        output_dir=config.output_dir,
+        per_device_train_batch_size=rows_per_step(config),
+        gradient_accumulation_steps=1,
+        bf16=autocast == "bf16",
+        fp16=autocast == "fp16",
+        do_train=config.do_train,
+        do_eval=config.do_eval or config.eval_strategy != "no",
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        label_names=["labels"],
+        logging_nan_inf_filter=False,
+        report_to=list(config.report_to),
+        warmup_steps=warmup,
+        train_sampling_strategy=sampling,
+        logging_steps=config.logging_steps,
+        save_steps=config.save_steps,
+        seed=config.seed,
+        use_cpu=config.use_cpu,
+        log_level="error",
+    )
+    if config.early_stopping_steps and "load_best_model_at_end" not in config.explicit:
+        values["load_best_model_at_end"] = False
+    if config.early_stopping_steps and config.metric_for_best_model is None:
+        values["metric_for_best_model"] = "loss"
+        values["greater_is_better"] = False
+    return TrainingArguments(**values)

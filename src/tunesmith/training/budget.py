@@ -1,0 +1,145 @@
+"""The token budget of a micro-batch for one run: what the user set, what a resume must keep, or what fits."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunesmith.config.schema import RunConfig
+from tunesmith.core.log import get_logger
+from tunesmith.models.adapters import count_parameters
+from tunesmith.models.forward import HiddenForward, base_model_of
+from tunesmith.models.load import enable_checkpointing
+from tunesmith.models.memory import activation_bytes_per_token, available_bytes, fitting_tokens
+from tunesmith.training.arguments import rows_per_step
+from tunesmith.training.checkpoints import manifest_of
+
+logger = get_logger(__name__)
+
+_EXACT_KEYS = (
+    "model_name_or_path",
+    "template",
+    "finetuning_type",
+    "learning_rate",
+    "lr_scheduler_type",
+    "num_train_epochs",
+    "max_steps",
+    "optim",
+    "seed",
+    "cutoff_len",
+    "weight_decay",
+    "max_grad_norm",
+)
+"""Keys whose change makes a resumed run another run; it goes on, but the change is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """How a run is cut.
+
+    Attributes:
+        tokens: budget of a micro-batch.
+        facts: what the checkpoints remember so that a resume repeats the same arithmetic.
+    """
+
+    tokens: int
+    facts: dict[str, Any]
+
+
+def data_hash(rows: Any) -> str:
+    """Identity of the training rows in order: sha256 over tokens and labels."""
+    digest = hashlib.sha256()
+    for index in range(len(rows)):
+        item = rows[index]
+        digest.update(repr((list(item["input_ids"]), list(item["labels"]))).encode())
+    return digest.hexdigest()
+
+
+def _longest_row(prepared: Any) -> int:
+    sets = [prepared.train, *(prepared.eval.values() if isinstance(prepared.eval, dict) else [prepared.eval])]
+    return max((max(rows[i]["lengths"]) for rows in sets if rows is not None for i in range(len(rows))), default=1)
+
+
+def _optimizer_bytes(model: torch.nn.Module) -> int:
+    """Gradient and two moments of every trained weight, fp32."""
+    return 12 * count_parameters(model)[0]
+
+
+def _measure(config: RunConfig, model: torch.nn.Module, forward: HiddenForward, longest: int) -> tuple[int, bool]:
+    """(budget, whether checkpointing is on), switching checkpointing on when the longest row does not fit."""
+    place = next(model.parameters()).device if not torch.cuda.is_available() else torch.device("cuda")
+    if config.use_cpu:
+        place = torch.device("cpu")
+    is_on = config.gradient_checkpointing
+    cost = activation_bytes_per_token(model, forward)
+    free = available_bytes(place) - _optimizer_bytes(model)
+    if not is_on and cost * longest > 0.8 * free and not config.disable_gradient_checkpointing:
+        logger.info(
+            "memory: the longest row (%d tokens) needs %.1f GiB of activations, %.1f GiB are free: "
+            "gradient checkpointing is on (slower by about a third)",
+            longest,
+            cost * longest / 2**30,
+            free / 2**30,
+        )
+        enable_checkpointing(base_model_of(model))
+        cost = activation_bytes_per_token(model, forward)
+        is_on = True
+    budget = config.micro_batch_tokens or fitting_tokens(cost, place, _optimizer_bytes(model))
+    logger.info(
+        "micro-batches: up to %d tokens (%.2f MiB of activations a token, %.2f GiB at most)",
+        budget,
+        cost / 2**20,
+        cost * max(budget, min(longest, budget * 64)) / 2**30,
+    )
+    return budget, is_on
+
+
+def plan_memory(
+    config: RunConfig, model: torch.nn.Module, forward: HiddenForward, prepared: Any, resume: Path | None
+) -> MemoryPlan:
+    """Chooses the budget and notes what must not change on a resume.
+
+    Args:
+        config: `micro_batch_tokens`, `gradient_checkpointing`.
+        model: the model as it will be trained, still on the CPU.
+        forward: how it is called.
+        prepared: the rows.
+        resume: checkpoint to go on from; its budget is kept unless the user sets one.
+    """
+    known = manifest_of(resume) if resume else {}
+    kept = known.get("micro_batch_tokens")
+    longest = _longest_row(prepared)
+    if kept and not config.micro_batch_tokens:
+        is_on = bool(known.get("gradient_checkpointing"))
+        if is_on and not config.gradient_checkpointing:
+            enable_checkpointing(base_model_of(model))
+        budget = int(kept)
+        logger.info("micro-batches: up to %d tokens, as before the stop", budget)
+    else:
+        budget, is_on = _measure(config, model, forward, longest)
+    settings = {key: getattr(config, key) for key in _EXACT_KEYS}
+    settings["rows_per_step"] = rows_per_step(config)
+    facts = {
+        "micro_batch_tokens": budget,
+        "gradient_checkpointing": is_on,
+        "data": data_hash(prepared.train) if prepared.train is not None else None,
+        "settings": settings,
+    }
+    _name_changes(known, facts)
+    return MemoryPlan(budget, facts)
+
+
+def _name_changes(known: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Warns of everything that differs from the run that wrote the checkpoint."""
+    if not known:
+        return
+    if known.get("data") != facts["data"]:
+        logger.warning("the training rows differ from those before the stop: the resume is not exact")
+    old = known.get("settings", {})
+    for key, value in facts["settings"].items():
+        if key in old and old[key] != value:
+            logger.warning("%s was %r before the stop and is %r now: the resume is not exact", key, old[key], value)

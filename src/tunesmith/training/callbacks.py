@@ -1,0 +1,256 @@
+"""What happens between steps: the progress line, trainer_log.jsonl, the event file, stop signals, early stopping."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from tunesmith.core.log import get_logger
+from tunesmith.core.runs import Run
+
+logger = get_logger(__name__)
+
+TRAINER_LOG = "trainer_log.jsonl"
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=int(seconds)))
+
+
+class LogWriter(TrainerCallback):
+    """trainer_log.jsonl and the event file: one line a log entry, written at once.
+
+    Args:
+        run: the run directory.
+        tokens: gives (tokens seen, trained tokens seen) by this process.
+        with_tokens: whether to write throughput and total_tokens.
+    """
+
+    def __init__(self, run: Run, tokens: Any, with_tokens: bool) -> None:
+        self._run = run
+        self._tokens = tokens
+        self._with_tokens = with_tokens
+        self._started = time.monotonic()
+        self._first_step = 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._started = time.monotonic()
+        self._first_step = state.global_step
+        if state.is_world_process_zero:
+            self._run.emit("train_begin", step=state.global_step, total_steps=state.max_steps)
+
+    def _timing(self, state: TrainerState) -> dict[str, Any]:
+        elapsed = time.monotonic() - self._started
+        done = state.global_step - self._first_step
+        remaining = elapsed / done * (state.max_steps - state.global_step) if done else 0.0
+        return {"elapsed_time": _clock(elapsed), "remaining_time": _clock(remaining)}
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        entry: dict[str, Any] = {
+            "current_steps": state.global_step,
+            "total_steps": state.max_steps,
+            "loss": logs.get("loss"),
+            "eval_loss": logs.get("eval_loss"),
+            "grad_norm": logs.get("grad_norm"),
+            "lr": logs.get("learning_rate"),
+            "epoch": round(state.epoch or 0.0, 4),
+            "percentage": round(100 * state.global_step / state.max_steps, 2) if state.max_steps else 100.0,
+            **self._timing(state),
+        }
+        if self._with_tokens:
+            tokens, _trained = self._tokens()
+            entry |= {"throughput": round(tokens / elapsed, 2), "total_tokens": tokens}
+        line = {key: value for key, value in entry.items() if value is not None}
+        with (self._run.folder / TRAINER_LOG).open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line) + "\n")
+        self._run.emit("log", **{key: value for key, value in logs.items() if isinstance(value, int | float)})
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self._run.emit("checkpoint", step=state.global_step)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self._run.emit("train_end", step=state.global_step, total_steps=state.max_steps)
+
+
+class ProgressBar(TrainerCallback):
+    """A bar with loss, tokens a second and time left; plain lines at each log entry where there is no terminal."""
+
+    def __init__(self, tokens: Any) -> None:
+        self._tokens = tokens
+        self._progress: Any = None
+        self._task: Any = None
+        self._loss = float("nan")
+        self._started = 0.0
+        self._first_step = 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._started = time.monotonic()
+        self._first_step = state.global_step
+        if not state.is_world_process_zero or not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._progress = Progress(
+            TextColumn("train"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("{task.fields[speed]} tokens/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._progress.add_task(
+            "train", total=state.max_steps, completed=state.global_step, loss="-", speed="-"
+        )
+        self._progress.start()
+
+    def _speed(self) -> float:
+        return float(self._tokens()[0]) / max(time.monotonic() - self._started, 1e-9)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, completed=state.global_step, speed=f"{self._speed():.0f}")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        logs = logs or {}
+        if not state.is_world_process_zero:
+            return
+        if self._progress is not None and "loss" in logs:
+            self._progress.update(self._task, loss=f"{logs['loss']:.4f}")
+        elif "loss" in logs:
+            done = state.global_step - self._first_step
+            per_step = (time.monotonic() - self._started) / max(done, 1)
+            left = _clock(per_step * (state.max_steps - state.global_step))
+            logger.info(
+                "step %d/%d  loss %.4f  lr %.3g  %.0f tokens/s  left %s",
+                state.global_step,
+                state.max_steps,
+                logs["loss"],
+                logs.get("learning_rate", 0.0),
+                self._speed(),
+                left,
+            )
+        evals = {
+            key: value for key, value in logs.items() if key.startswith("eval_") and key.endswith(("loss", "accuracy"))
+        }
+        if evals:
+            logger.info("step %d  %s", state.global_step, "  ".join(f"{k} {v:.4f}" for k, v in evals.items()))
+
+    def close(self) -> None:
+        """Takes the bar off the terminal; safe to call twice."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.close()
+
+
+class StopOnSignal(TrainerCallback):
+    """SIGTERM and Ctrl-C: finish the step, write a checkpoint, stop. A second signal ends the process at once.
+
+    Attributes:
+        caught: the signal's number, or None.
+    """
+
+    def __init__(self) -> None:
+        self.caught: int | None = None
+        self._old: dict[int, Any] = {}
+
+    def install(self) -> None:
+        """Takes over the two signals; call in the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._old[number] = signal.signal(number, self._handle)
+
+    def restore(self) -> None:
+        """Gives the signals back."""
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        self._old.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.caught is not None:
+            self.restore()
+            signal.raise_signal(number)
+            return
+        self.caught = number
+        name = signal.Signals(number).name
+        logger.warning("%s: finishing this step, then writing a checkpoint (again to stop at once)", name)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.caught is not None:
+            control.should_save = True
+            control.should_training_stop = True
+
+
+class EarlyStop(TrainerCallback):
+    """Stops when the watched metric has not improved for `patience` evaluations (`early_stopping_steps`)."""
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+        self._best: float | None = None
+        self._bad = 0
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        name = args.metric_for_best_model or "loss"
+        key = name if name.startswith("eval_") else f"eval_{name}"
+        value = (metrics or {}).get(key)
+        if value is None:
+            return
+        better = self._best is None or (value > self._best if args.greater_is_better else value < self._best)
+        self._best, self._bad = (value, 0) if better else (self._best, self._bad + 1)
+        if self._bad >= self._patience:
+            logger.info("early stop: %s has not improved for %d evaluations", key, self._bad)
+            control.should_training_stop = True
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The entries of trainer_log.jsonl."""
+    path = folder / TRAINER_LOG
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
