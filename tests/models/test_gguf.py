@@ -155,8 +155,6 @@ def test_what_is_no_gguf_file(folder):
 
 
 def test_missing_weights_are_an_error(folder, tiny, tiny_tokenizer):
-    write_gguf(
-        folder / "cut.gguf", tiny, tiny_tokenizer, eos_id=2, leave_out=("model.layers.1.mlp.up_proj.weight",)
-    )
+    write_gguf(folder / "cut.gguf", tiny, tiny_tokenizer, eos_id=2, leave_out=("model.layers.1.mlp.up_proj.weight",))
     with pytest.raises(ModelError, match=r"missing.*layers\.1\.mlp\.up_proj"):
         hub.resolve_model(str(folder / "cut.gguf"))

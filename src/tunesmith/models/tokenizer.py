@@ -222,7 +222,7 @@ def apply_template(tokenizer: PreTrainedTokenizerBase, template: Template | Auto
 def end_token_ids(
     template: Template | AutoTemplate,
     tokenizer: PreTrainedTokenizerBase,
-    generation_config: GenerationConfig | None = None
+    generation_config: GenerationConfig | None = None,
 ) -> tuple[int, ...]:
     """Every id that ends an answer: the template's end tokens first, then the tokenizer's and the model's eos."""
     ids: list[int] = list(end_tokens(template, tokenizer))

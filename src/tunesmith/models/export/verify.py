@@ -181,7 +181,9 @@ def _check_files(folder: Path, dtype: torch.dtype) -> int:
     index = folder / "model.safetensors.index.json"
     expected = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"]) if index.is_file() else found
     if expected - found:
-        raise ExportError(f"{len(expected - found)} tensors of the index are in no shard: {sorted(expected - found)[0]}")
+        raise ExportError(
+            f"{len(expected - found)} tensors of the index are in no shard: {sorted(expected - found)[0]}"
+        )
     if not found:
         raise ExportError(f"no weights were written to {folder}")
     return len(found)
