@@ -14,14 +14,22 @@ from tunesmith.core.errors import DataError, Problem, TemplateError
 from tunesmith.core.log import get_logger
 from tunesmith.core.types import Conversation, Segment, Source
 from tunesmith.data import cache
-from tunesmith.data.catalog import DatasetSpec, resolve
+from tunesmith.data.catalog import DatasetSpec, is_file_name, resolve
 from tunesmith.data.examples import read_conversations, settle, without_trailing
 from tunesmith.data.formats import stage_problems
 from tunesmith.data.mix import split_validation
 from tunesmith.data.pack import best_fit
 from tunesmith.data.progress import progress
 from tunesmith.data.prompts import PromptRow, encode_prompts
-from tunesmith.data.report import UNTRAINED, DatasetReport, Reject, SupervisionReport, log_report, raise_rejects
+from tunesmith.data.report import (
+    UNTRAINED,
+    DatasetReport,
+    Reject,
+    SupervisionReport,
+    log_report,
+    raise_rejects,
+    unwritable,
+)
 from tunesmith.data.rows import RowsBuilder, TokenizedRows, TrainRows, concat_rows
 from tunesmith.data.settings import RenderSettings
 from tunesmith.data.sources import list_files
@@ -33,7 +41,8 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-_Dataset = tuple[TokenizedRows, DatasetReport]
+Dataset = tuple[TokenizedRows, DatasetReport]
+"""One data set's rows and their accounting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +68,19 @@ def prepare(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
             without a trained token (unless `allow_untrained_rows`), or nothing left.
     """
     encoder = make_encoder(config, tokenizer, template)
-    train_specs = find_specs(config, config.dataset) if config.do_train or config.val_size else []
-    eval_specs = find_specs(config, config.eval_dataset)
-    train_sets = [tokenize_dataset(spec, encoder, config) for spec in train_specs]
-    eval_sets = [tokenize_dataset(spec, encoder, config) for spec in eval_specs]
+    wants_train = config.do_train or config.val_size
+    train_sets = load_datasets(config, encoder, config.dataset if wants_train else ())
+    eval_sets = load_datasets(config, encoder, config.eval_dataset)
     reports = [report for _, report in (*train_sets, *eval_sets)]
-    if not config.skip_bad_rows:
-        _stop_on_rejects(reports, config)
+    stop_on_rejects(reports, config)
     rows = concat_rows([part for part, _ in train_sets])
+    if train_sets and not len(rows):
+        raise DataError([Problem("no row is left to train on", "dataset", "every row was rejected: mend them")])
     kept, held_out = split_validation([rows.source(index) for index in range(len(rows))], config.val_size, config.seed)
     train_rows = rows.take(kept) if held_out else rows
-    eval_parts = [part for part, _ in eval_sets] + ([rows.take(held_out)] if held_out else [])
-    _check_not_empty(train_specs, train_rows)
     train = TrainRows(train_rows, _packs(config, train_rows)) if config.do_train else None
-    evaluation = _evaluation(config, eval_specs, eval_parts)
-    report = _summarise(reports, train, sum(len(part) for part in eval_parts))
+    evaluation = _evaluation(config, eval_sets, rows.take(held_out) if held_out else None)
+    report = supervision_report(reports, train, len(held_out) + sum(len(part) for part, _ in eval_sets))
     log_report(report, tokenizer.decode, logger)
     return PreparedData(train, evaluation, report)
 
@@ -86,30 +93,20 @@ def prepare_prompts(config: RunConfig, tokenizer: Any, template: Any) -> list[Pr
     """
     encoder = make_encoder(config, tokenizer, template)
     specs = find_specs(config, config.eval_dataset or config.dataset)
-    reports = [DatasetReport(spec.name) for spec in specs]
-    conversations: list[Conversation] = []
+    reports = [DatasetReport(spec.name, path=str(spec.path)) for spec in specs]
+    rows: list[PromptRow] = []
     for spec, report in zip(specs, reports, strict=True):
-        for example in read_conversations(spec, config.max_samples, config.seed, report):
-            conversations.append(without_trailing(example))
-            report.kept += 1
-    if not config.skip_bad_rows:
-        _stop_on_rejects(reports, config)
+        found = [without_trailing(row) for row in read_conversations(spec, config.max_samples, config.seed, report)]
+        rows += encode_prompts(encoder, found, end_ids(encoder), report)
+    stop_on_rejects(reports, config)
     if config.val_size and not config.eval_dataset:
-        _, held_out = split_validation(
-            [row.source or Source("", 0) for row in conversations], config.val_size, config.seed
-        )
-        conversations = [conversations[index] for index in held_out]
-    rows = encode_prompts(encoder, conversations, end_ids(encoder))
+        _, held_out = split_validation([row.source or Source("", 0) for row in rows], config.val_size, config.seed)
+        rows = [rows[index] for index in held_out]
     for report in reports:
         logger.info(report.accounting())
-    cut = [row for row in rows if row.lost_tokens]
-    if cut:
+    if cut := [row for row in rows if row.lost_tokens]:
         logger.warning(
-            "%d of %d prompts are longer than cutoff_len %d and were cut, the first: %s",
-            len(cut),
-            len(rows),
-            config.cutoff_len,
-            cut[0].source,
+            "%d prompts were cut to cutoff_len %d, the first: %s", len(cut), config.cutoff_len, cut[0].source
         )
     return rows
 
@@ -143,7 +140,16 @@ def find_specs(config: RunConfig, names: Sequence[str]) -> list[DatasetSpec]:
     return specs
 
 
-def tokenize_dataset(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> _Dataset:
+def load_datasets(config: RunConfig, encoder: Encoder, names: Sequence[str]) -> list[Dataset]:
+    """The data sets behind `names`, tokenized, with their accounting; bad rows are booked, not raised.
+
+    Raises:
+        DataError: data sets that do not exist, cannot be read, or do not fit the stage.
+    """
+    return [tokenize_dataset(spec, encoder, config) for spec in find_specs(config, names)]
+
+
+def tokenize_dataset(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> Dataset:
     """One data set as token ids with its accounting, out of the cache where nothing it depends on has changed."""
     key = cache_key(spec, encoder, config)
     found = None if config.overwrite_cache else cache.load(key)
@@ -171,8 +177,8 @@ def cache_key(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> str:
     )
 
 
-def _tokenize_fresh(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> _Dataset:
-    report = DatasetReport(spec.name)
+def _tokenize_fresh(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> Dataset:
+    report = DatasetReport(spec.name, path=str(spec.path))
     builder = RowsBuilder()
     ends = end_ids(encoder)
     examples = read_conversations(spec, config.max_samples, config.seed, report)
@@ -208,9 +214,7 @@ def _render(
         try:
             segments = encoder.segments(conversation)
         except TemplateError as error:
-            report.reject(
-                Reject(whole.source or Source("", 0), "", str(error), "change the row, or choose another template")
-            )
+            report.reject(unwritable(whole, error))
             continue
         conversations.append(conversation)
         rendered.append(segments)
@@ -234,21 +238,20 @@ def end_ids(encoder: Encoder) -> frozenset[int]:
     return frozenset(ids)
 
 
-def _stop_on_rejects(reports: list[DatasetReport], config: RunConfig) -> None:
+def stop_on_rejects(reports: list[DatasetReport], config: RunConfig) -> None:
+    """Prints the accounting and stops where rows were rejected, unless the configuration lets them go.
+
+    Raises:
+        DataError: the first rejected rows, and how many there are.
+    """
+    if config.skip_bad_rows:
+        return
     try:
         raise_rejects(reports, config.allow_untrained_rows)
     except DataError:
         for report in reports:
             logger.info(report.accounting())
         raise
-
-
-def _check_not_empty(specs: list[DatasetSpec], rows: TokenizedRows) -> None:
-    if specs and not len(rows):
-        names = ", ".join(spec.name for spec in specs)
-        raise DataError(
-            [Problem(f"no row is left to train on in {names}", "dataset", "every row was rejected: mend them")]
-        )
 
 
 def _packs(config: RunConfig, rows: TokenizedRows) -> list[list[int]] | None:
@@ -258,20 +261,22 @@ def _packs(config: RunConfig, rows: TokenizedRows) -> list[list[int]] | None:
 
 
 def _evaluation(
-    config: RunConfig, specs: list[DatasetSpec], parts: list[TokenizedRows]
+    config: RunConfig, sets: list[Dataset], held_out: TokenizedRows | None
 ) -> TrainRows | dict[str, TrainRows] | None:
-    if not parts:
-        return None
-    if not (config.eval_on_each_dataset and specs):
-        return TrainRows(concat_rows(parts))
+    if not sets:
+        return None if held_out is None else TrainRows(held_out)
+    if not config.eval_on_each_dataset:
+        parts = [part for part, _ in sets]
+        return TrainRows(concat_rows(parts if held_out is None else [*parts, held_out]))
     grouped: dict[str, list[TokenizedRows]] = {}
-    for spec, part in zip(specs, parts, strict=False):
-        name = Path(spec.name).stem if Path(spec.name).suffix else spec.name
+    for part, report in sets:
+        name = Path(report.name).stem if is_file_name(report.name) else report.name
         grouped.setdefault(name, []).append(part)
     return {name: TrainRows(concat_rows(members)) for name, members in grouped.items()}
 
 
-def _summarise(reports: list[DatasetReport], train: TrainRows | None, eval_rows: int) -> SupervisionReport:
+def supervision_report(reports: list[DatasetReport], train: TrainRows | None, eval_rows: int) -> SupervisionReport:
+    """The report on what is about to be trained on."""
     report = SupervisionReport(reports, eval_rows=eval_rows)
     if train is None or not len(train.rows):
         return report

@@ -42,7 +42,7 @@ class TokenizedRows(Sequence[TokenizedRow]):
         numbers: row number in its file, per row.
         lost: tokens lost to truncation, and of them trained ones, shape (rows, 2).
         files: paths as the user wrote them.
-        odd: (place in `ids`, label) where the label is not the id there (ends that a template leaves out), shape (n, 2).
+        odd: (place in `ids`, label) where the label is not the id there: ends that a template leaves out, (n, 2).
     """
 
     ids: Array
