@@ -265,7 +265,8 @@ def test_cache_follows_content_tokenizer_template_and_code(configure, folder, by
     def key(tokenizer=byte_tokenizer, template=TEMPLATE, name="ten", **keys):
         config = configure(dataset=name, **keys)
         (spec,) = pipeline.find_specs(config, config.dataset)
-        return pipeline.cache_key(spec, pipeline.make_encoder(config, tokenizer, template), config)
+        version = pipeline.encoder_version(pipeline.make_encoder(config, tokenizer, template))
+        return pipeline.cache_key(spec, config, version)
 
     base = key()
     assert key() == base
@@ -339,6 +340,6 @@ def test_rows_that_the_template_refuses_are_rejected_rows(configure, byte_tokeni
     report = pipeline.DatasetReport("x")
     (spec,) = pipeline.find_specs(configure(), ("two",))
     rows = list(examples.read_conversations(spec, None, 0, report))
-    assert pipeline._render(rows, refusing, report) == ([], [])
+    assert pipeline.render_rows(rows, refusing, report) == ([], [])
     assert (report.read, report.rejected) == (2, 2)
     assert replace(encoder).cutoff_len == 200

@@ -12,7 +12,7 @@ import numpy as np
 
 from tunesmith.core.errors import DataError, Problem, TemplateError
 from tunesmith.core.log import get_logger
-from tunesmith.core.types import Conversation, Segment, Source
+from tunesmith.core.types import Conversation, Segment, Source, TokenizedRow
 from tunesmith.data import cache
 from tunesmith.data.catalog import DatasetSpec, is_file_name, resolve
 from tunesmith.data.examples import read_conversations, settle, without_trailing
@@ -76,11 +76,10 @@ def prepare(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
     rows = concat_rows([part for part, _ in train_sets])
     if train_sets and not len(rows):
         raise DataError([Problem("no row is left to train on", "dataset", "every row was rejected: mend them")])
-    kept, held_out = split_validation([rows.source(index) for index in range(len(rows))], config.val_size, config.seed)
-    train_rows = rows.take(kept) if held_out else rows
+    train_rows, held_out = _split(rows, config)
     train = TrainRows(train_rows, _packs(config, train_rows)) if config.do_train else None
-    evaluation = _evaluation(config, eval_sets, rows.take(held_out) if held_out else None)
-    report = supervision_report(reports, train, len(held_out) + sum(len(part) for part, _ in eval_sets))
+    evaluation = _evaluation(config, eval_sets, held_out)
+    report = supervision_report(reports, train, len(held_out or ()) + sum(len(part) for part, _ in eval_sets))
     log_report(report, tokenizer.decode, logger)
     return PreparedData(train, evaluation, report)
 
@@ -146,12 +145,16 @@ def load_datasets(config: RunConfig, encoder: Encoder, names: Sequence[str]) -> 
     Raises:
         DataError: data sets that do not exist, cannot be read, or do not fit the stage.
     """
-    return [tokenize_dataset(spec, encoder, config) for spec in find_specs(config, names)]
+    specs = find_specs(config, names)
+    if not specs:
+        return []
+    version = encoder_version(encoder)
+    return [tokenize_dataset(spec, encoder, config, version) for spec in specs]
 
 
-def tokenize_dataset(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> Dataset:
+def tokenize_dataset(spec: DatasetSpec, encoder: Encoder, config: RunConfig, version: str) -> Dataset:
     """One data set as token ids with its accounting, out of the cache where nothing it depends on has changed."""
-    key = cache_key(spec, encoder, config)
+    key = cache_key(spec, config, version)
     found = None if config.overwrite_cache else cache.load(key)
     if found is not None:
         logger.info("%s: tokenized rows taken from %s", spec.name, cache.cache_file(key))
@@ -162,17 +165,25 @@ def tokenize_dataset(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> 
     return rows, report
 
 
-def cache_key(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> str:
-    """sha256 over everything that the tokenized rows and their accounting depend on."""
-    layout = {name: value for name, value in asdict(spec).items() if name != "name"}
+def encoder_version(encoder: Encoder) -> str:
+    """Hash of what turns a conversation into ids: code, tokenizer, template, settings."""
     return cache.digest(
         cache.code_version(),
-        [(str(path), cache.hash_file(path)) for path in list_files(spec.path)],
         cache.tokenizer_version(encoder.tokenizer),
         cache.template_version(encoder.template),
         asdict(encoder.settings),
+        encoder.cutoff_len,
+    )
+
+
+def cache_key(spec: DatasetSpec, config: RunConfig, version: str) -> str:
+    """sha256 over everything that the tokenized rows and their accounting depend on; `version` is the encoder's."""
+    layout = {name: value for name, value in asdict(spec).items() if name != "name"}
+    return cache.digest(
+        version,
+        [(str(path), cache.hash_file(path)) for path in list_files(spec.path)],
         layout,
-        {"stage": config.stage, "cutoff_len": config.cutoff_len, "max_samples": config.max_samples},
+        {"stage": config.stage, "max_samples": config.max_samples},
         config.seed if spec.num_samples is not None else None,
     )
 
@@ -184,12 +195,9 @@ def _tokenize_fresh(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> D
     examples = read_conversations(spec, config.max_samples, config.seed, report)
     with progress(f"tokenizing {spec.name}") as advance:
         for batch in _in_batches(examples, config.preprocessing_batch_size):
-            conversations, rendered = _render(batch, encoder, report)
+            conversations, rendered = render_rows(batch, encoder, report)
             rows = tokenize(encoder, conversations, rendered)
-            kept = [row for row in rows if is_trained(row)]
-            for row in rows:
-                if not is_trained(row) and row.source is not None:
-                    report.reject(_untrained(row.source, row.lost_trained_tokens))
+            kept = [row for row in rows if is_trained(row) or _book_untrained(row, report)]
             part = builder.add(kept)
             report.keep(part)
             report.open_answers += part.n_open(ends)
@@ -203,7 +211,7 @@ def _in_batches(examples: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield batch
 
 
-def _render(
+def render_rows(
     batch: list[Conversation], encoder: Encoder, report: DatasetReport
 ) -> tuple[list[Conversation], list[list[Segment]]]:
     """The rows that the template can write, and their text; the others are booked as rejected."""
@@ -221,13 +229,13 @@ def _render(
     return conversations, rendered
 
 
-def _untrained(source: Source, lost: int) -> Reject:
-    why = (
-        f"raise cutoff_len: {lost} trained tokens were cut off"
-        if lost
-        else "give an answer its loss (weight, train), or take the row out"
+def _book_untrained(row: TokenizedRow, report: DatasetReport) -> bool:
+    lost = row.lost_trained_tokens
+    fix = (
+        f"raise cutoff_len: {lost} trained tokens were cut off" if lost else "let an answer carry loss (weight, train)"
     )
-    return Reject(source, "", UNTRAINED, why)
+    report.reject(Reject(row.source or Source("", 0), "", UNTRAINED, fix))
+    return False
 
 
 def end_ids(encoder: Encoder) -> frozenset[int]:
@@ -252,6 +260,13 @@ def stop_on_rejects(reports: list[DatasetReport], config: RunConfig) -> None:
         for report in reports:
             logger.info(report.accounting())
         raise
+
+
+def _split(rows: TokenizedRows, config: RunConfig) -> tuple[TokenizedRows, TokenizedRows | None]:
+    if not config.val_size:
+        return rows, None
+    kept, held_out = split_validation([rows.source(index) for index in range(len(rows))], config.val_size, config.seed)
+    return rows.take(kept), rows.take(held_out)
 
 
 def _packs(config: RunConfig, rows: TokenizedRows) -> list[list[int]] | None:

@@ -24,8 +24,8 @@ def preview(config: RunConfig, count: int = 3) -> None:
     Raises:
         DataError: a data set cannot be used, or none of its first rows can.
     """
-    from tunesmith.data.examples import read_conversations, without_trailing
-    from tunesmith.data.pipeline import find_specs
+    from tunesmith.data.examples import read_conversations
+    from tunesmith.data.pipeline import find_specs, render_rows
     from tunesmith.data.report import DatasetReport, raise_rejects
     from tunesmith.data.tokenize import tokenize
 
@@ -34,8 +34,7 @@ def preview(config: RunConfig, count: int = 3) -> None:
     for spec in find_specs(config, names):
         report = DatasetReport(spec.name)
         stream = read_conversations(spec, config.max_samples, config.seed, report)
-        found = [without_trailing(conversation) for conversation in islice(stream, count)]
-        rows = tokenize(encoder, found, [encoder.segments(conversation) for conversation in found])
+        rows = tokenize(encoder, *render_rows(list(islice(stream, count)), encoder, report))
         for row in rows:
             show(row, encoder, f"{spec.name}: {row.source}")
         for entry in report.rejects:
