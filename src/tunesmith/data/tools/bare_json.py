@@ -9,7 +9,7 @@ from datetime import date
 from tunesmith.core.types import ToolCall
 from tunesmith.data.tools.base import Parsed, Schemas, ToolFormat, make_call, parsed, to_json, wrapped
 
-_LLAMA3_HEAD = (
+LLAMA3_HEAD = (
     "Cutting Knowledge Date: December 2023\nToday Date: {today}\n\n"
     "You have access to the following functions. To call a function, please respond with JSON for a function call. "
     'Respond in the format {{"name": function name, "parameters": dictionary of argument name and its value}}. '
@@ -18,7 +18,7 @@ _LLAMA3_HEAD = (
 
 
 def _llama3_tools(tools: Schemas, today: date) -> str:
-    head = _LLAMA3_HEAD.format(today=today.strftime("%d %b %Y"))
+    head = LLAMA3_HEAD.format(today=today.strftime("%d %b %Y"))
     return head + "".join(to_json(wrapped(tool), 4) + "\n\n" for tool in tools)
 
 

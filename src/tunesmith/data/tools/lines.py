@@ -11,8 +11,8 @@ from typing import Any
 from tunesmith.core.types import ToolCall
 from tunesmith.data.tools.base import Parsed, Schemas, ToolFormat, bare, make_call, parsed, to_json
 
-_DEFAULT_HEAD = "You have access to the following tools:\n"
-_DEFAULT_TAIL = (
+DEFAULT_HEAD = "You have access to the following tools:\n"
+DEFAULT_TAIL = (
     "Use the following format if using a tool:\n"
     "```\n"
     "Action: tool name (one of [{names}])\n"
@@ -21,11 +21,11 @@ _DEFAULT_TAIL = (
     "```\n"
 )
 _ACTION = re.compile(r"Action:\s*([^\n]+?)\s*\nAction Input:\s*(?=\{)")
-_GLM4_HEAD = (
+GLM4_HEAD = (
     "你是一个名为 ChatGLM 的人工智能助手。你是基于智谱 AI 公司训练的语言模型 GLM-4 模型开发的，"
     "你的任务是针对用户的问题和要求提供适当的答复和支持。\n\n# 可用工具"
 )
-_GLM4_TOOL = "\n\n## {name}\n\n{schema}\n在调用上述函数时，请使用 Json 格式表示调用的参数。"
+GLM4_TOOL = "\n\n## {name}\n\n{schema}\n在调用上述函数时，请使用 Json 格式表示调用的参数。"
 _GLM4_CALL = re.compile(r"\s*(?:<\|assistant\|>)?\s*([^\s{}\"'<>]+)\n(?=\{)")
 
 
@@ -47,7 +47,7 @@ def _default_tools(tools: Schemas, today: date) -> str:
         head = f"> Tool Name: {tool['name']}\nTool Description: {tool.get('description', '')}\nTool Args:\n"
         parts.append(head + "".join(lines) + "\n")
         names.append(tool["name"])
-    return _DEFAULT_HEAD + "".join(parts) + _DEFAULT_TAIL.format(names=", ".join(names))
+    return DEFAULT_HEAD + "".join(parts) + DEFAULT_TAIL.format(names=", ".join(names))
 
 
 def _default_calls(calls: Sequence[ToolCall], compat: bool) -> str:
@@ -74,8 +74,8 @@ def _default_parse(text: str, tools: Schemas | None) -> Parsed | None:
 
 
 def _glm4_tools(tools: Schemas, today: date) -> str:
-    parts = [_GLM4_TOOL.format(name=tool["name"], schema=to_json(tool, 4)) for tool in map(bare, tools)]
-    return _GLM4_HEAD + "".join(parts)
+    parts = [GLM4_TOOL.format(name=tool["name"], schema=to_json(tool, 4)) for tool in map(bare, tools)]
+    return GLM4_HEAD + "".join(parts)
 
 
 def _glm4_calls(calls: Sequence[ToolCall], compat: bool) -> str:

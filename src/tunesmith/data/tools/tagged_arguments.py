@@ -25,7 +25,7 @@ from tunesmith.data.tools.base import (
     wrapped,
 )
 
-_QWEN3_5_TOOLS = (
+QWEN3_5_TOOLS = (
     "\n\n# Tools\n\nYou have access to the following functions:\n\n<tools>\n{tools}\n</tools>\n\n"
     "If you choose to call a function ONLY reply in the following format with NO suffix:\n\n"
     "<tool_call>\n<function=example_function_name>\n<parameter=example_parameter_1>\nvalue_1\n</parameter>\n"
@@ -38,21 +38,21 @@ _QWEN3_5_TOOLS = (
     "- If there is no function call available, answer the question like normal with your current knowledge and do not "
     "tell the user about function calls\n</IMPORTANT>"
 )
-_GLM4_MOE_TOOLS = (
+GLM4_MOE_TOOLS = (
     "\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
     "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n{tools}\n</tools>\n\n"
     "For each function call, output the function name and arguments within the following XML format:\n"
     "<tool_call>{{function-name}}\n<arg_key>{{arg-key-1}}</arg_key>\n<arg_value>{{arg-value-1}}</arg_value>\n"
     "<arg_key>{{arg-key-2}}</arg_key>\n<arg_value>{{arg-value-2}}</arg_value>\n...\n</tool_call>\n"
 )
-_MINIMAX2_TOOLS = (
+MINIMAX2_TOOLS = (
     "\n\n# Tools\n\nYou may call one or more tools to assist with the user query.\n"
     "Here are the tools available in JSONSchema format:\n\n<tools>\n{tools}\n</tools>\n\n"
     "When making tool calls, use XML format to invoke tools and pass parameters:\n\n<minimax:tool_call>\n"
     '<invoke name="tool-name-1">\n<parameter name="param-key-1">param-value-1</parameter>\n'
     '<parameter name="param-key-2">param-value-2</parameter>\n...\n</invoke>\n</minimax:tool_call>'
 )
-_SEED_OSS_TOOLS = (
+SEED_OSS_TOOLS = (
     "system\nYou are Doubao, a helpful AI assistant. You may call one or more functions to assist with the user query."
     "Tool List:\nYou are authorized to use the following tools (described in JSON Schema format). Before performing "
     "any task, you must decide how to call them based on the descriptions and parameters of these tools.\n{tools}\n"
@@ -95,11 +95,13 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _qwen3_5_tools(tools: Schemas, today: date) -> str:
-    return _QWEN3_5_TOOLS.format(tools="\n".join(to_json(bare(tool)) for tool in tools))
+    return QWEN3_5_TOOLS.format(tools="\n".join(to_json(bare(tool)) for tool in tools))
 
 
 def _qwen3_5_calls(calls: Sequence[ToolCall], compat: bool) -> str:
-    return "\n".join(f"<tool_call>\n<function={call.name}>\n{_qwen3_5_body(call)}</function>\n</tool_call>" for call in calls)
+    return "\n".join(
+        f"<tool_call>\n<function={call.name}>\n{_qwen3_5_body(call)}</function>\n</tool_call>" for call in calls
+    )
 
 
 def _qwen3_5_body(call: ToolCall) -> str:
@@ -108,7 +110,7 @@ def _qwen3_5_body(call: ToolCall) -> str:
 
 
 def _glm4_moe_tools(tools: Schemas, today: date) -> str:
-    return _GLM4_MOE_TOOLS.format(tools="\n".join(to_json(wrapped(tool)) for tool in tools))
+    return GLM4_MOE_TOOLS.format(tools="\n".join(to_json(wrapped(tool)) for tool in tools))
 
 
 def _glm4_moe_calls(calls: Sequence[ToolCall], compat: bool) -> str:
@@ -122,7 +124,7 @@ def _glm4_moe_body(call: ToolCall) -> str:
 
 
 def _minimax2_tools(tools: Schemas, today: date) -> str:
-    return _MINIMAX2_TOOLS.format(tools="\n".join(f"<tool>{to_json(bare(tool))}</tool>" for tool in tools))
+    return MINIMAX2_TOOLS.format(tools="\n".join(f"<tool>{to_json(bare(tool))}</tool>" for tool in tools))
 
 
 def _minimax2_calls(calls: Sequence[ToolCall], compat: bool) -> str:
@@ -136,7 +138,7 @@ def _minimax2_body(call: ToolCall) -> str:
 
 
 def _seed_oss_tools(tools: Schemas, today: date) -> str:
-    return _SEED_OSS_TOOLS.format(tools=to_json(list(tools)))
+    return SEED_OSS_TOOLS.format(tools=to_json(list(tools)))
 
 
 def _seed_oss_calls(calls: Sequence[ToolCall], compat: bool) -> str:

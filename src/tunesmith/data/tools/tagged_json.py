@@ -10,14 +10,14 @@ from datetime import date
 from tunesmith.core.types import ToolCall
 from tunesmith.data.tools.base import Parsed, Schemas, ToolFormat, bare, make_call, parsed, to_json, wrapped
 
-_QWEN_TOOLS = (
+QWEN_TOOLS = (
     "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
     "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n{tools}\n</tools>\n\n"
     "For each function call, return a json object with function name and arguments within "
     "<tool_call></tool_call> XML tags:\n"
     '<tool_call>\n{{"name": <function-name>, "arguments": <args-json-object>}}\n</tool_call>'
 )
-_MINIMAX1_TOOLS = (
+MINIMAX1_TOOLS = (
     "You are provided with these tools:\n<tools>\n{tools}\n</tools>\n\n"
     "If you need to call tools, please respond with <tool_calls></tool_calls> XML tags, and provide tool-name and "
     "json-object of arguments, following the format below:\n<tool_calls>\n"
@@ -28,7 +28,7 @@ _MINIMAX1_CALLS = re.compile(r"<tool_calls>(.*?)</tool_calls>", re.DOTALL)
 
 
 def _qwen_tools(tools: Schemas, today: date) -> str:
-    return "\n\n" + _QWEN_TOOLS.format(tools="\n".join(to_json(wrapped(tool)) for tool in tools))
+    return "\n\n" + QWEN_TOOLS.format(tools="\n".join(to_json(wrapped(tool)) for tool in tools))
 
 
 def _ling_tools(tools: Schemas, today: date) -> str:
@@ -57,7 +57,7 @@ def _qwen_parse(text: str, tools: Schemas | None) -> Parsed | None:
 
 
 def _minimax1_tools(tools: Schemas, today: date) -> str:
-    return _MINIMAX1_TOOLS.format(tools="\n".join(to_json(bare(tool)) for tool in tools))
+    return MINIMAX1_TOOLS.format(tools="\n".join(to_json(bare(tool)) for tool in tools))
 
 
 def _minimax1_calls(calls: Sequence[ToolCall], compat: bool) -> str:
