@@ -76,7 +76,12 @@ def test_items_plain_and_packed():
     assert plain[1] == {"input_ids": [7] * 3, "labels": [IGNORE_INDEX, 7, 7], "lengths": [3], "rows": [1]}
     packed = TrainRows(rows, [[1, 2], [0]])
     assert (len(packed), packed.tokens.tolist()) == (2, [4, 2])
-    assert packed[0] == {"input_ids": [7] * 4, "labels": [IGNORE_INDEX, 7, 7, IGNORE_INDEX], "lengths": [3, 1], "rows": [1, 2]}
+    assert packed[0] == {
+        "input_ids": [7] * 4,
+        "labels": [IGNORE_INDEX, 7, 7, IGNORE_INDEX],
+        "lengths": [3, 1],
+        "rows": [1, 2],
+    }
     assert packed.source(2) == Source("a", 1)
     assert [len(item["rows"]) for item in packed] == [2, 1]
     with pytest.raises(IndexError):
@@ -98,7 +103,9 @@ def test_answers_that_do_not_close_are_counted():
 SOURCES = [Source("x.json", row) for row in range(1, 101)]
 
 
-@pytest.mark.parametrize(("val_size", "held_out"), [(0, 0), (1, 1), (1.0, 1), (10, 10), (0.1, 10), (0.101, 11), (99, 99)])
+@pytest.mark.parametrize(
+    ("val_size", "held_out"), [(0, 0), (1, 1), (1.0, 1), (10, 10), (0.1, 10), (0.101, 11), (99, 99)]
+)
 def test_validation_split_sizes(val_size, held_out):
     kept, held = split_validation(SOURCES, val_size, seed=42)
     assert len(held) == held_out

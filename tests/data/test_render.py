@@ -1,4 +1,4 @@
-"""What the goldens do not show: masks, the order of roles, content beside calls, parallel results, the prompt as prefix."""
+"""What the goldens do not show: masks, order of roles, content beside calls, parallel results, prompt as prefix."""
 
 import pytest
 
@@ -51,7 +51,9 @@ def test_a_message_overrides_the_mask():
     messages = [Message("user", "a", trained=True), Message("assistant", "b", trained=False), *CHAT[3:]]
     segments = show("chatml", messages)
     assert trained(segments) == "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nd<|im_end|>\n"
-    assert "b<|im_end|>" in trained(show("chatml", [CHAT[1], Message("assistant", "b", trained=True), *CHAT[3:]], mask_history=True))
+    assert "b<|im_end|>" in trained(
+        show("chatml", [CHAT[1], Message("assistant", "b", trained=True), *CHAT[3:]], mask_history=True)
+    )
 
 
 def test_efficient_eos_ends_the_row_and_marks_the_turns():
@@ -59,7 +61,9 @@ def test_efficient_eos_ends_the_row_and_marks_the_turns():
     assert segments[-1] == Segment("</s>", trained=True, breaks=True)
     assert segments.count(Segment("", trained=True, breaks=True)) == 1
     assert not any(part.trained and not part.text for part in show("glm4", CHAT, mask_history=True))
-    assert not text(render(load_template("glm4"), Conversation(CHAT), RenderSettings(), TokenNames(None, None))).endswith("</s>")
+    assert not text(
+        render(load_template("glm4"), Conversation(CHAT), RenderSettings(), TokenNames(None, None))
+    ).endswith("</s>")
 
 
 def test_content_is_not_literal_and_the_frame_is():
@@ -75,7 +79,16 @@ def test_default_system_of_the_settings_and_none():
 
 @pytest.mark.parametrize(
     "roles",
-    ["", "assistant", "user user", "user assistant assistant", "user tool", "user system", "system", "user assistant system user"],
+    [
+        "",
+        "assistant",
+        "user user",
+        "user assistant assistant",
+        "user tool",
+        "user system",
+        "system",
+        "user assistant system user",
+    ],
 )
 def test_a_wrong_order_of_roles_is_an_error(roles):
     with pytest.raises(TemplateError):
@@ -91,7 +104,9 @@ def test_content_beside_calls_is_kept():
     messages = [CHAT[1], Message("assistant", "I look.", (CALL,), "hm"), Message("tool", "x"), CHAT[2]]
     written = text(show("qwen3", messages))
     assert '<think>\nhm\n</think>\n\nI look.\n<tool_call>\n{"name": "look"' in written
-    assert '<think>\nhm\n</think>\n\n<tool_call>' in text(show("qwen3", [CHAT[1], Message("assistant", "", (CALL,), "hm")]))
+    assert "<think>\nhm\n</think>\n\n<tool_call>" in text(
+        show("qwen3", [CHAT[1], Message("assistant", "", (CALL,), "hm")])
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,7 +127,11 @@ def test_results_of_parallel_calls_stand_in_one_turn(name, expected):
 
 def test_malformed_calls_of_the_reference_are_written_only_on_demand():
     messages = [CHAT[1], Message("assistant", "", (CALL,))]
-    for name, end in {"glm4_moe": "</tool_call>", "minimax2": "</minimax:tool_call>", "seed_oss": "<function=look>"}.items():
+    for name, end in {
+        "glm4_moe": "</tool_call>",
+        "minimax2": "</minimax:tool_call>",
+        "seed_oss": "<function=look>",
+    }.items():
         assert end in trained(show(name, messages))
         assert end not in trained(show(name, messages, compat=True))
 
@@ -136,7 +155,9 @@ def test_no_system_part_for_an_empty_list_of_tools():
 def test_tool_format_of_the_settings_keeps_the_end_of_the_turn():
     template = load_template("chatml")
     chat = Conversation((CHAT[1], Message("assistant", "", (CALL,))), TOOLS)
-    assert trained(render(template, chat, RenderSettings(tool_format="qwen"), TOKENS)).endswith("</tool_call><|im_end|>\n")
+    assert trained(render(template, chat, RenderSettings(tool_format="qwen"), TOKENS)).endswith(
+        "</tool_call><|im_end|>\n"
+    )
 
 
 def same(segments):
@@ -147,12 +168,12 @@ def same(segments):
 def test_render_begins_with_the_prompt(name):
     """Where thoughts of earlier turns are cut (`mask_history`), whole conversation = prompt + answer.
 
-    Not with `enable_thinking: null` and a thought in the answer: the reference then leaves the empty thought out of the
-    training prompt, while a prompt for inference, which cannot know the answer, ends with it. Without `mask_history` the
-    reference keeps earlier thoughts in training, or writes empty ones, and cuts them in inference.
+    Not with `enable_thinking: null` and a thought in the answer: the reference then leaves the empty thought out of
+    the training prompt, while a prompt for inference, which cannot know the answer, ends with it. Without
+    `mask_history` the reference keeps earlier thoughts in training, or writes empty ones, and cuts them in inference.
     """
     template = load_template(name)
-    think = "{0}hm{1}".format(*template.thought_words)
+    think = "hm".join(template.thought_words)
     for answers in (("b", "d"), (think + "b", "d"), (think + "b", think + "d"), ("", "")):
         for thinking in (True, False, None):
             if thinking is None and answers[1].startswith(think):

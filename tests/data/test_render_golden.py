@@ -1,4 +1,4 @@
-"""LLaMA-Factory's rendering, case by case: segments of the training encoding, prompt and answer of the inference encoding."""
+"""LLaMA-Factory's rendering, case by case: segments of the training, prompt and answer of the inference encoding."""
 
 import json
 import re
@@ -106,7 +106,7 @@ def test_the_prompt_is_that_of_an_empty_answer(name):
 
 
 def test_a_thought_before_a_call_is_written():
-    """The reference raises RuntimeError for 14 templates whose system text stands in the first user turn; we write it."""
+    """The reference raises RuntimeError for the 14 templates with system text in the first user turn; we write it."""
     failing = {
         name: key
         for name, entry in DATA["templates"].items()

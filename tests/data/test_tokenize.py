@@ -11,13 +11,19 @@ from tunesmith.core.types import IGNORE_INDEX, Conversation, Message, Source
 from tunesmith.data.auto_template import auto_template
 from tunesmith.data.budget import share_budget, share_turns
 from tunesmith.data.prompts import encode_prompts
+from tunesmith.data.report import DatasetReport
 from tunesmith.data.settings import RenderSettings
 from tunesmith.data.template import build_template
 from tunesmith.data.tokenize import Encoder, is_trained, n_lost_headers, tokenize
 
-PLAIN = build_template("plain", {"user": "U{{content}}>A:", "assistant": ["{{content}}", "{{eos_token}}"], "system": "S{{content}};"})
+PLAIN = build_template(
+    "plain", {"user": "U{{content}}>A:", "assistant": ["{{content}}", "{{eos_token}}"], "system": "S{{content}};"}
+)
 EFFICIENT = build_template("efficient", {"user": "U{{content}}>A:", "assistant": "{{content}}", "efficient_eos": True})
-JINJA = "{% for m in messages %}<|im_start|>{{ m.role }}|{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant|{% endif %}"
+JINJA = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}|{{ m.content }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant|{% endif %}"
+)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +136,10 @@ def test_no_row_is_longer_than_the_limit_and_the_loss_is_booked(byte_tokenizer, 
     assert len(row.input_ids) == len(row.labels) <= cutoff_len
     assert len(row.input_ids) + row.lost_tokens == len(whole.input_ids)
     assert row.n_trained + row.lost_trained_tokens == whole.n_trained
-    assert all(label in (IGNORE_INDEX, token, byte_tokenizer.eos_token_id) for token, label in zip(row.input_ids, row.labels, strict=True))
+    assert all(
+        label in (IGNORE_INDEX, token, byte_tokenizer.eos_token_id)
+        for token, label in zip(row.input_ids, row.labels, strict=True)
+    )
 
 
 def test_efficient_eos_ends_whole_answers_only(byte_tokenizer):
@@ -158,7 +167,9 @@ def test_auto_template_keeps_its_header_too(byte_tokenizer):
 def test_answers_without_loss_leave_no_trained_row(byte_tokenizer):
     encoder = encoder_of(byte_tokenizer)
     conversation = chat("a", "b")
-    silent = replace(conversation, messages=(conversation.messages[0], replace(conversation.messages[1], trained=False)))
+    silent = replace(
+        conversation, messages=(conversation.messages[0], replace(conversation.messages[1], trained=False))
+    )
     assert not is_trained(row_of(encoder, silent))
     assert is_trained(row_of(encoder, chat("a", "")))
 
@@ -167,9 +178,11 @@ def test_prompts_for_prediction_are_cut_alone_and_labels_stay_whole(byte_tokeniz
     encoder = encoder_of(byte_tokenizer, cutoff_len=12)
     ends = frozenset({byte_tokenizer.eos_token_id})
     long_answer = "0123456789" * 5
-    (row,) = encode_prompts(encoder, [chat("hello", long_answer)], ends)
+    (row,) = encode_prompts(encoder, [chat("hello", long_answer)], ends, DatasetReport("x"))
     assert (row.prompt_text, row.label_text, row.lost_tokens) == ("Uhello>A:", long_answer, 0)
-    (row,) = encode_prompts(encoder, [chat("0123456789abc", "x")], ends)
+    (row,) = encode_prompts(encoder, [chat("0123456789abc", "x")], ends, DatasetReport("x"))
     assert (row.prompt_text, row.label_text, row.lost_tokens) == ("U01234567>A:", "x", 5)
-    (row,) = encode_prompts(encoder_of(byte_tokenizer, auto(byte_tokenizer)), [chat("a", "b")], ends)
+    (row,) = encode_prompts(
+        encoder_of(byte_tokenizer, auto(byte_tokenizer)), [chat("a", "b")], ends, DatasetReport("x")
+    )
     assert (row.prompt_text, row.label_text) == ("<|im_start|>user|a<|im_end|><|im_start|>assistant|", "b")

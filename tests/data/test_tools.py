@@ -72,13 +72,17 @@ def test_round_trip(name, case, before):
 
 
 @pytest.mark.parametrize("name", tool_format_names())
-@pytest.mark.parametrize("text", ["", "Hello there.", "a {b} [c] 3 < 4", "<tool_call>", "Action: x", '{"name": 1}', "[1, 2]"])
+@pytest.mark.parametrize(
+    "text", ["", "Hello there.", "a {b} [c] 3 < 4", "<tool_call>", "Action: x", '{"name": 1}', "[1, 2]"]
+)
 def test_plain_text_is_no_call(name, text):
     assert load_tool_format(name).parse(text, None) is None
 
 
 def test_names_with_dashes_and_arguments_as_json_text():
-    assert load_tool_format("default").parse('Action: a-b\nAction Input: {"x": 1}', None).calls == (ToolCall("a-b", {"x": 1}),)
+    assert load_tool_format("default").parse('Action: a-b\nAction Input: {"x": 1}', None).calls == (
+        ToolCall("a-b", {"x": 1}),
+    )
     text = '<tool_call>\n{"name": "f", "arguments": "{\\"x\\": 1}"}\n</tool_call>'
     assert load_tool_format("qwen").parse(text, None).calls == (ToolCall("f", {"x": 1}),)
 

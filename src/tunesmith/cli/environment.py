@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tunesmith import __version__
-from tunesmith.core import env
+from tunesmith.core import env, lazy
 
 _CORE = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "safetensors", "huggingface-hub")
 _OPTIONAL = (
@@ -73,13 +73,13 @@ def _memory() -> str:
 
 
 def _device() -> str:
+    """What torch computes on; the one line of this command that takes seconds."""
     try:
-        import torch
+        cuda = lazy.load_object("torch:cuda")
     except ImportError:
         return "unknown (torch is missing)"
-    if torch.cuda.is_available():
-        count = torch.cuda.device_count()
-        return f"{count} x {torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"
-    if torch.backends.mps.is_available():
+    if cuda.is_available():
+        return f"{cuda.device_count()} x {cuda.get_device_name(0)}"
+    if lazy.load_object("torch.backends:mps").is_available():
         return "Apple GPU"
-    return f"CPU, {torch.get_num_threads()} threads"
+    return f"CPU, {lazy.load_object('torch:get_num_threads')()} threads"

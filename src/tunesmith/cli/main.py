@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tunesmith.core import env, lazy, log
-from tunesmith.core.errors import TunesmithError
+from tunesmith.core.errors import Interrupted, TunesmithError
 
 COMMANDS = {
     "train": "tunesmith.cli.train:main",
@@ -65,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     log.setup()
+    log.quiet_libraries()
     if not words or words[0] in _HELP_WORDS:
         print(USAGE, end="")
         return 0
@@ -89,6 +90,9 @@ def _guarded(name: str, words: list[str]) -> int:
         command: Callable[[list[str]], int | None] = lazy.lookup(COMMANDS, name)
         code = command(words) or 0
         sys.stdout.flush()
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.exit_code
     except TunesmithError as error:
         if env.switch("TUNESMITH_DEBUG"):
             traceback.print_exc()

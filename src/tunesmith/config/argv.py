@@ -15,6 +15,7 @@ from tunesmith.core.errors import Problem
 
 PLACE = "command line"
 _DASHES = "‐‑‒–—―−－"  # what word processors and web pages make of '-'
+_LONGEST_SHOWN = 40
 _SWITCHES = frozenset({"save_safetensors", "group_by_length", "adafactor", "no_cuda", "include_tokens_per_second"})
 
 
@@ -50,7 +51,7 @@ class CommandLine:
             self._wrong_dash(word)
         elif "=" in word and _looks_like_key(word.partition("=")[0]):
             name, _, value = word.partition("=")
-            self.entries.append(Entry(name, Word(value), word))
+            self.entries.append(Entry(name, Word(value), _override_place(name, value)))
         elif self.file is None and _is_file(word):
             self.file = word
         else:
@@ -158,10 +159,10 @@ class CommandLine:
             fix = f"one configuration file is enough; {self.file} is read already"
         elif word == "=":
             fix = "write key=value without blanks"
-        elif near := near_keys(word):
-            fix = f"{did_you_mean(tuple(f'--{name}' for name in near))}"
         elif "." in word or "/" in word:
             fix = f"a configuration file ends in {', '.join(SUFFIXES)}"
+        elif near := near_keys(word, most_edits=2):
+            fix = did_you_mean(tuple(f"--{name}" for name in near))
         else:
             fix = "write CONFIG.yaml, then key=value or --key value; put quotes around a value with blanks"
         self.problems.append(Problem(f"the word {word!r} belongs to no key", PLACE, fix))
@@ -170,6 +171,13 @@ class CommandLine:
 def _flag_value(text: str) -> str:
     """Nothing between quotes is an empty text; anything else is a word whose type the key knows."""
     return Word(text) if text else text
+
+
+def _override_place(name: str, value: str) -> str:
+    """`key=value` as a place, without long values and secrets."""
+    known = KEYS.get(ALIASES.get(name, name))
+    is_plain = known is not None and not known.secret
+    return f"{name}={value}" if is_plain and len(value) <= _LONGEST_SHOWN else f"{name}=..."
 
 
 def _is_leftover(word: str) -> bool:

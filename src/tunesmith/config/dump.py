@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +12,15 @@ from tunesmith.config.entries import NULL_WORDS
 from tunesmith.config.schema import KEYS, RunConfig
 
 _NO_WRAP = 1_000_000
+
+
+class _QuotingDumper(yaml.SafeDumper):
+    """Quotes all text: inside a mapping no key says that `1e-4` is meant as text."""
+
+
+_QuotingDumper.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -42,10 +50,14 @@ def _value(value: Any) -> str:
     value = _escaped(value)
     if isinstance(value, str):
         if value in NULL_WORDS or value.lower() == "none" or not value.isprintable():
-            return json.dumps(value)
-        text = yaml.safe_dump(value, allow_unicode=True, width=_NO_WRAP)
+            text = yaml.safe_dump(value, default_style='"', allow_unicode=True, width=_NO_WRAP)
+        else:
+            text = yaml.safe_dump(value, allow_unicode=True, width=_NO_WRAP)
     else:
-        text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=_NO_WRAP, sort_keys=False)
+        dumper = _QuotingDumper if isinstance(value, dict) else yaml.SafeDumper
+        text = yaml.dump(
+            value, Dumper=dumper, default_flow_style=True, allow_unicode=True, width=_NO_WRAP, sort_keys=False
+        )
     return str(text).removesuffix("...\n").strip()
 
 

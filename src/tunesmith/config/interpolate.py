@@ -11,7 +11,7 @@ from tunesmith.config.schema import KEYS
 from tunesmith.config.suggest import did_you_mean, near_keys
 from tunesmith.core import env
 
-_INNERMOST = re.compile(r"(?<!\$)\$\{([^${}]*)\}")
+_INNERMOST = re.compile(r"(?<!\$)\$\{\s*([A-Za-z_][^${}]*)\}")
 _ESCAPED = "$${"
 _MOST_REFERENCES = 100  # a variable may hold a reference to itself
 

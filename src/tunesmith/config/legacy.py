@@ -89,7 +89,8 @@ def rename(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
             warnings.append(f"{place}{entry.key} is ignored: {successor.key} is its name now and is set, too")
         else:
             kept.append(successor)
-            warnings.append(f"{place}{entry.key} is an old name, taken as {successor.key}: {successor.value}")
+            shown = "" if entry.key in RENAMED else f": {successor.value}"  # a token must not be shown
+            warnings.append(f"{place}{entry.key} is an old name, taken as {successor.key}{shown}")
     return kept, warnings
 
 

@@ -46,6 +46,13 @@ def models_exist(config: RunConfig) -> Iterator[Fault]:
             yield Fault((key,), f"{key}: there is no {name}", _near(name))
 
 
+def token_file_exists(config: RunConfig) -> Iterator[Fault]:
+    """The file of new special tokens must be there."""
+    name = config.new_special_tokens_config
+    if name and not Path(name).expanduser().is_file():
+        yield Fault(("new_special_tokens_config",), f"new_special_tokens_config: there is no file {name}", _near(name))
+
+
 def checkpoint_exists(config: RunConfig) -> Iterator[Fault]:
     """A checkpoint to resume from must be there."""
     chosen = config.resume_from_checkpoint
@@ -95,6 +102,7 @@ def _near(name: str) -> str:
 
 RULES: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[Fault]]], ...] = (
     (KEYS["model_name_or_path"].commands, models_exist),
+    (KEYS["new_special_tokens_config"].commands, token_file_exists),
     (("train",), checkpoint_exists),
     (("train",), output_is_free),
     (("export",), export_is_free),

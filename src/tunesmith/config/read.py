@@ -18,6 +18,8 @@ SUFFIXES = (".yaml", ".yml", ".json")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _INT = re.compile(r"[-+]?\d+")
+_SURROGATES = re.compile(r"(?<!\\)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
+_MISSING_BLANK = re.compile(r"\s*[\w-]+:[^\s/]")
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -33,13 +35,13 @@ def read_file(path: str) -> tuple[list[Entry], list[Problem]]:
     try:
         if path.lower().endswith(".json"):
             json.loads(text or "{}")
-            text = text.replace("\t", " ")  # a tab is blank space in JSON and an error in YAML
+            text = _SURROGATES.sub(_one_character, text.replace("\t", " "))  # both are fine in JSON and not in YAML
         root = yaml.compose(text, Loader=_LOADER)
     except json.JSONDecodeError as error:
         return [], [Problem(f"this is no JSON: {error.msg}", f"{path}:{error.lineno}")]
     except yaml.YAMLError as error:
         return [], [_syntax_problem(error, path, text)]
-    if root is None:
+    if root is None or root.tag == "tag:yaml.org,2002:null":
         return [], []
     if not isinstance(root, yaml.MappingNode):
         return [], [_not_a_mapping(root, path, text)]
@@ -65,8 +67,8 @@ def raw_value(node: yaml.Node) -> Any:
         return [raw_value(item) for item in node.value]
     if isinstance(node, yaml.MappingNode):
         return {str(name.value): raw_value(value) for name, value in node.value}
-    if node.style in ("'", '"', "|", ">"):
-        return _join_surrogates(node.value)
+    if isinstance(node, yaml.ScalarNode) and node.style in ("'", '"', "|", ">"):
+        return str(node.value)
     return None if node.value in NULL_WORDS and node.value != "None" else Word(node.value)
 
 
@@ -78,7 +80,7 @@ def plain_value(raw: Any) -> Any:
         return [plain_value(value) for value in raw]
     if not isinstance(raw, Word):
         return raw
-    if raw in NULL_WORDS:
+    if raw in NULL_WORDS and raw != "None":
         return None
     if raw.lower() in _BOOLEANS:
         return _BOOLEANS[raw.lower()]
@@ -111,21 +113,24 @@ def _near_files(file: Path) -> str:
 
 def _syntax_problem(error: yaml.YAMLError, path: str, text: str) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    what = getattr(error, "problem", None) or str(error)
+    what = f"this is no YAML: {getattr(error, 'problem', None) or error}"
     if mark is None:
-        return Problem(f"this is no YAML: {what}", path)
-    line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
-    return Problem(f"this is no YAML: {what}", f"{path}:{mark.line + 1}", _syntax_hint(line))
+        return Problem(what, path)
+    lines = text.splitlines()
+    for number in (mark.line - 1, mark.line, mark.line - 2):  # the parser often trips one line after the fault
+        hint = _syntax_hint(lines[number]) if 0 <= number < len(lines) else ""
+        if hint:
+            return Problem(what, f"{path}:{number + 1}", hint)
+    line = lines[mark.line].strip() if mark.line < len(lines) else ""
+    return Problem(what, f"{path}:{mark.line + 1}", f"the line is: {line}" if line else "")
 
 
 def _syntax_hint(line: str) -> str:
     if "：" in line:
         return "a full-width colon stands where YAML wants ': '"
-    if "\t" in line:
+    if line[: len(line) - len(line.lstrip())].count("\t"):
         return "YAML takes blanks, not tabs, at the start of a line"
-    if re.match(r"\s*[\w-]+:\S", line):
-        return "a blank is missing after the colon"
-    return f"the line is: {line.strip()}" if line.strip() else ""
+    return "a blank is missing after the colon" if _MISSING_BLANK.match(line) else ""
 
 
 def _not_a_mapping(root: yaml.Node, path: str, text: str) -> Problem:
@@ -160,6 +165,6 @@ def _merged(node: yaml.Node) -> Iterator[tuple[str, Any]]:
             yield from ((str(name.value), raw_value(value)) for name, value in mapping.value)
 
 
-def _join_surrogates(text: str) -> str:
-    r"""JSON writes one character outside the base plane as two escapes, \ud83d\ude00, which YAML reads as two."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _one_character(match: re.Match[str]) -> str:
+    r"""JSON writes one character outside the base plane as two escapes, such as \ud83d\ude00."""
+    return (chr(int(match[1], 16)) + chr(int(match[2], 16))).encode("utf-16", "surrogatepass").decode("utf-16")

@@ -125,6 +125,14 @@ def adapters_are_lora(config: RunConfig) -> Iterator[Fault]:
         yield Fault(("adapter_name_or_path", "finetuning_type"), what, fix)
 
 
+def descriptions_are_there(config: RunConfig) -> Iterator[Fault]:
+    """New tokens can start from descriptions only where there are any."""
+    if config.init_special_tokens != "noise_init" and not config.new_special_tokens_config:
+        keys = ("init_special_tokens", "new_special_tokens_config")
+        what = f"init_special_tokens: {config.init_special_tokens} needs new_special_tokens_config with descriptions"
+        yield Fault(keys, what, "name that file, or set init_special_tokens: noise_init")
+
+
 def freeze_leaves_something(config: RunConfig) -> Iterator[Fault]:
     """Freezing everything would train on nothing."""
     if config.finetuning_type != "freeze" or config.freeze_extra_modules:
@@ -249,6 +257,7 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (_TRAIN, sft_only),
     (_TRAIN, lora_only),
     (KEYS["adapter_name_or_path"].commands, adapters_are_lora),
+    (KEYS["init_special_tokens"].commands, descriptions_are_there),
     (_TRAIN, freeze_leaves_something),
     (_TRAIN, lora_has_targets),
     (_TRAIN, one_number_format),

@@ -47,8 +47,14 @@ def folded(name: str) -> str:
     return name.strip().lower().replace("-", "_").replace(" ", "_").replace(".", "_")
 
 
-def near_keys(name: str, extra: Iterable[str] = ()) -> tuple[str, ...]:
-    """The keys nearest to `name`: one, several where they are equally near, or none."""
+def near_keys(name: str, extra: Iterable[str] = (), most_edits: int | None = None) -> tuple[str, ...]:
+    """The keys nearest to `name`: one, several where they are equally near, or none.
+
+    Args:
+        name: a word that is no key.
+        extra: names that count beside keys and aliases.
+        most_edits: take no key that is farther away than this many letters.
+    """
     word = folded(name)
     if word in SYNONYMS:
         return (SYNONYMS[word],)
@@ -60,6 +66,8 @@ def near_keys(name: str, extra: Iterable[str] = ()) -> tuple[str, ...]:
         return ()
     distances = {hit: edit_distance(word, hit) for hit in hits}
     best = min(distances.values())
+    if most_edits is not None and best > most_edits:
+        return ()
     return tuple(hit for hit in hits if distances[hit] == best)[:3]
 
 

@@ -75,7 +75,7 @@ class MissingPackageError(TunesmithError):
     """An optional package is needed; the message holds the pip command."""
 
 
-class Interrupted(TunesmithError):  # noqa: N818 - a stop that was asked for is no error, but leaves by the same door
+class Interrupted(TunesmithError):  # noqa: N818 - asked for, hence no error, but it leaves by the same door
     """Stopped by a signal after a checkpoint was written.
 
     Attributes:

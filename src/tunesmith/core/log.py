@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 
 from tunesmith.core import env
 
@@ -27,7 +28,7 @@ class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
         logging.Handler.__init__(self)
 
     @property
-    def stream(self):  # type: ignore[no-untyped-def,override]
+    def stream(self):  # type: ignore[no-untyped-def]
         return sys.stderr
 
 
@@ -42,6 +43,12 @@ def setup() -> None:
     name = (env.get("TUNESMITH_VERBOSITY") or env.get("LLAMAFACTORY_VERBOSITY") or "INFO").upper()
     level = logging.getLevelNamesMapping().get(name, logging.INFO)
     logger.setLevel(level if env.rank() == 0 else max(level, logging.WARNING))
+
+
+def quiet_libraries() -> None:
+    """Keeps the deprecation notes that libraries write to each other off the user's terminal."""
+    for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
+        warnings.simplefilter("ignore", category)
 
 
 def get_logger(module: str) -> logging.Logger:

@@ -80,7 +80,7 @@ def load(key: str) -> tuple[TokenizedRows, DatasetReport] | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in _ARRAYS}
             facts = json.loads(stored["facts"].tobytes().decode())
         rows = TokenizedRows(**arrays, files=tuple(facts["files"]))

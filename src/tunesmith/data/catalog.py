@@ -176,7 +176,7 @@ def resolve(names: tuple[str, ...] | list[str], dataset_dir: str) -> list[Datase
     problems: list[Problem] = []
     folder: Path | None = None
     info: dict[str, Any] = {}
-    if any(not _is_plain_file(name) for name in names) or (Path(dataset_dir) / INFO_FILE).is_file():
+    if any(not is_file_name(name) for name in names) or (Path(dataset_dir) / INFO_FILE).is_file():
         folder = find_dataset_dir(dataset_dir)
         info = read_info(folder)
     for name in names:
@@ -191,7 +191,8 @@ def resolve(names: tuple[str, ...] | list[str], dataset_dir: str) -> list[Datase
     return specs
 
 
-def _is_plain_file(name: str) -> bool:
+def is_file_name(name: str) -> bool:
+    """Whether `name` reads like the path of a data file, not like a name in dataset_info.json."""
     return Path(name).suffix.lower() in SUFFIXES
 
 
@@ -199,9 +200,9 @@ def _resolve_one(name: str, info: dict[str, Any], folder: Path) -> DatasetSpec:
     if name in info:
         return parse_entry(name, info[name], folder)
     for path in (Path(name).expanduser(), folder / name):
-        if path.exists() and (_is_plain_file(name) or path.is_dir()):
+        if path.exists() and (is_file_name(name) or path.is_dir()):
             return DatasetSpec(name, path, formatting="auto")
-    if _is_plain_file(name):
+    if is_file_name(name):
         raise DataError([Problem(f"no such file: {name}", "dataset", f"looked here and in {folder}")])
     close = nearest(name, info)
     hint = f"did you mean {close}? " if close else ""

@@ -142,8 +142,9 @@ def _encode_texts(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not texts:
         return []
-    is_set_aside = backend is None or backend.padding or backend.truncation or backend.encode_special_tokens
-    if not is_set_aside:
+    # Another call may have left padding or truncation on; the tokenizer's own call sets all of them anew.
+    is_ready = backend is not None and not (backend.padding or backend.truncation or backend.encode_special_tokens)
+    if backend is not None and is_ready:
         return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
     answer = tokenizer(texts, add_special_tokens=False, split_special_tokens=False, return_attention_mask=False)
     ids: list[list[int]] = answer["input_ids"]

@@ -102,7 +102,8 @@ def jinja_of(template: Template) -> str:
     if template.prefix:
         text += f"{{{{- {_expression(template.prefix)} -}}}}\n"
     if not inside:
-        text += f"{{%- if system -%}}{{%- set content = system -%}}{{{{- {_expression(template.system)} -}}}}{{%- endif -%}}\n"
+        part = f"{{%- set content = system -%}}{{{{- {_expression(template.system)} -}}}}"
+        text += f"{{%- if system -%}}{part}{{%- endif -%}}\n"
     return text + _turns(template, inside)
 
 

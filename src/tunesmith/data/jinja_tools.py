@@ -65,7 +65,8 @@ def _default_tools() -> str:
         "~ (', where each item should be ' ~ (p.get('items').type | default('')) if p.get('items') else '') ~ '\\n' -}}"
     )
     tool = (
-        "{{- '> Tool Name: ' ~ f.name ~ '\\nTool Description: ' ~ (f.description | default('')) ~ '\\nTool Args:\\n' -}}"
+        "{{- '> Tool Name: ' ~ f.name ~ '\\nTool Description: ' "
+        "~ (f.description | default('')) ~ '\\nTool Args:\\n' -}}"
         "{%- if f.parameters and f.parameters.properties -%}"
         f"{{%- for name, p in f.parameters.properties.items() -%}}{argument}{{%- endfor -%}}"
         "{%- endif -%}{{- '\\n' -}}"
@@ -122,9 +123,7 @@ CALLS: Mapping[str, str] = MappingProxyType(
         "glm4": _calls("{{- f.name ~ '\\n' ~ f.arguments | tojson -}}", "<|assistant|>"),
         "phi4_mini": _ACTION,
         "llama3": "{{- '[' if calls | length > 1 -}}"
-        + _calls(
-            "{{- '{\"name\": ' ~ f.name | tojson ~ ', \"parameters\": ' ~ f.arguments | tojson ~ '}' -}}", ", "
-        )
+        + _calls("{{- '{\"name\": ' ~ f.name | tojson ~ ', \"parameters\": ' ~ f.arguments | tojson ~ '}' -}}", ", ")
         + "{{- ']' if calls | length > 1 -}}",
         "mistral": _write("[") + _calls(_OBJECT, ", ") + _write("]"),
         "qwen": _QWEN_CALLS,

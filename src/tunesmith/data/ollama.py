@@ -29,8 +29,8 @@ def ollama_template(template: Template, tokens: TokenNames | None = None) -> str
     else:
         head, body = prefix + _system(template, names), _text(template.user, names, "{{ .Content }}")
     return (
-        f"{head}{{{{ range .Messages }}}}{{{{ if eq .Role \"user\" }}}}{body}"
-        f"{{{{ else if eq .Role \"assistant\" }}}}{answer}{{{{ end }}}}{{{{ end }}}}"
+        f'{head}{{{{ range .Messages }}}}{{{{ if eq .Role "user" }}}}{body}'
+        f'{{{{ else if eq .Role "assistant" }}}}{answer}{{{{ end }}}}{{{{ end }}}}'
     )
 
 

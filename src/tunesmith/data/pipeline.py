@@ -12,16 +12,24 @@ import numpy as np
 
 from tunesmith.core.errors import DataError, Problem, TemplateError
 from tunesmith.core.log import get_logger
-from tunesmith.core.types import Conversation, Segment, Source
+from tunesmith.core.types import Conversation, Segment, Source, TokenizedRow
 from tunesmith.data import cache
-from tunesmith.data.catalog import DatasetSpec, resolve
+from tunesmith.data.catalog import DatasetSpec, is_file_name, resolve
 from tunesmith.data.examples import read_conversations, settle, without_trailing
 from tunesmith.data.formats import stage_problems
 from tunesmith.data.mix import split_validation
 from tunesmith.data.pack import best_fit
 from tunesmith.data.progress import progress
 from tunesmith.data.prompts import PromptRow, encode_prompts
-from tunesmith.data.report import UNTRAINED, DatasetReport, Reject, SupervisionReport, log_report, raise_rejects
+from tunesmith.data.report import (
+    UNTRAINED,
+    DatasetReport,
+    Reject,
+    SupervisionReport,
+    log_report,
+    raise_rejects,
+    unwritable,
+)
 from tunesmith.data.rows import RowsBuilder, TokenizedRows, TrainRows, concat_rows
 from tunesmith.data.settings import RenderSettings
 from tunesmith.data.sources import list_files
@@ -33,7 +41,8 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-_Dataset = tuple[TokenizedRows, DatasetReport]
+Dataset = tuple[TokenizedRows, DatasetReport]
+"""One data set's rows and their accounting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +68,18 @@ def prepare(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
             without a trained token (unless `allow_untrained_rows`), or nothing left.
     """
     encoder = make_encoder(config, tokenizer, template)
-    train_specs = find_specs(config, config.dataset) if config.do_train or config.val_size else []
-    eval_specs = find_specs(config, config.eval_dataset)
-    train_sets = [tokenize_dataset(spec, encoder, config) for spec in train_specs]
-    eval_sets = [tokenize_dataset(spec, encoder, config) for spec in eval_specs]
+    wants_train = config.do_train or config.val_size
+    train_sets = load_datasets(config, encoder, config.dataset if wants_train else ())
+    eval_sets = load_datasets(config, encoder, config.eval_dataset)
     reports = [report for _, report in (*train_sets, *eval_sets)]
-    if not config.skip_bad_rows:
-        _stop_on_rejects(reports, config)
+    stop_on_rejects(reports, config)
     rows = concat_rows([part for part, _ in train_sets])
-    kept, held_out = split_validation([rows.source(index) for index in range(len(rows))], config.val_size, config.seed)
-    train_rows = rows.take(kept) if held_out else rows
-    eval_parts = [part for part, _ in eval_sets] + ([rows.take(held_out)] if held_out else [])
-    _check_not_empty(train_specs, train_rows)
+    if train_sets and not len(rows):
+        raise DataError([Problem("no row is left to train on", "dataset", "every row was rejected: mend them")])
+    train_rows, held_out = _split(rows, config)
     train = TrainRows(train_rows, _packs(config, train_rows)) if config.do_train else None
-    evaluation = _evaluation(config, eval_specs, eval_parts)
-    report = _summarise(reports, train, sum(len(part) for part in eval_parts))
+    evaluation = _evaluation(config, eval_sets, held_out)
+    report = supervision_report(reports, train, len(held_out or ()) + sum(len(part) for part, _ in eval_sets))
     log_report(report, tokenizer.decode, logger)
     return PreparedData(train, evaluation, report)
 
@@ -86,30 +92,20 @@ def prepare_prompts(config: RunConfig, tokenizer: Any, template: Any) -> list[Pr
     """
     encoder = make_encoder(config, tokenizer, template)
     specs = find_specs(config, config.eval_dataset or config.dataset)
-    reports = [DatasetReport(spec.name) for spec in specs]
-    conversations: list[Conversation] = []
+    reports = [DatasetReport(spec.name, path=str(spec.path)) for spec in specs]
+    rows: list[PromptRow] = []
     for spec, report in zip(specs, reports, strict=True):
-        for example in read_conversations(spec, config.max_samples, config.seed, report):
-            conversations.append(without_trailing(example))
-            report.kept += 1
-    if not config.skip_bad_rows:
-        _stop_on_rejects(reports, config)
+        found = [without_trailing(row) for row in read_conversations(spec, config.max_samples, config.seed, report)]
+        rows += encode_prompts(encoder, found, end_ids(encoder), report)
+    stop_on_rejects(reports, config)
     if config.val_size and not config.eval_dataset:
-        _, held_out = split_validation(
-            [row.source or Source("", 0) for row in conversations], config.val_size, config.seed
-        )
-        conversations = [conversations[index] for index in held_out]
-    rows = encode_prompts(encoder, conversations, end_ids(encoder))
+        _, held_out = split_validation([row.source or Source("", 0) for row in rows], config.val_size, config.seed)
+        rows = [rows[index] for index in held_out]
     for report in reports:
         logger.info(report.accounting())
-    cut = [row for row in rows if row.lost_tokens]
-    if cut:
+    if cut := [row for row in rows if row.lost_tokens]:
         logger.warning(
-            "%d of %d prompts are longer than cutoff_len %d and were cut, the first: %s",
-            len(cut),
-            len(rows),
-            config.cutoff_len,
-            cut[0].source,
+            "%d prompts were cut to cutoff_len %d, the first: %s", len(cut), config.cutoff_len, cut[0].source
         )
     return rows
 
@@ -143,9 +139,22 @@ def find_specs(config: RunConfig, names: Sequence[str]) -> list[DatasetSpec]:
     return specs
 
 
-def tokenize_dataset(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> _Dataset:
+def load_datasets(config: RunConfig, encoder: Encoder, names: Sequence[str]) -> list[Dataset]:
+    """The data sets behind `names`, tokenized, with their accounting; bad rows are booked, not raised.
+
+    Raises:
+        DataError: data sets that do not exist, cannot be read, or do not fit the stage.
+    """
+    specs = find_specs(config, names)
+    if not specs:
+        return []
+    version = encoder_version(encoder)
+    return [tokenize_dataset(spec, encoder, config, version) for spec in specs]
+
+
+def tokenize_dataset(spec: DatasetSpec, encoder: Encoder, config: RunConfig, version: str) -> Dataset:
     """One data set as token ids with its accounting, out of the cache where nothing it depends on has changed."""
-    key = cache_key(spec, encoder, config)
+    key = cache_key(spec, config, version)
     found = None if config.overwrite_cache else cache.load(key)
     if found is not None:
         logger.info("%s: tokenized rows taken from %s", spec.name, cache.cache_file(key))
@@ -156,34 +165,39 @@ def tokenize_dataset(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> 
     return rows, report
 
 
-def cache_key(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> str:
-    """sha256 over everything that the tokenized rows and their accounting depend on."""
-    layout = {name: value for name, value in asdict(spec).items() if name != "name"}
+def encoder_version(encoder: Encoder) -> str:
+    """Hash of what turns a conversation into ids: code, tokenizer, template, settings."""
     return cache.digest(
         cache.code_version(),
-        [(str(path), cache.hash_file(path)) for path in list_files(spec.path)],
         cache.tokenizer_version(encoder.tokenizer),
         cache.template_version(encoder.template),
         asdict(encoder.settings),
+        encoder.cutoff_len,
+    )
+
+
+def cache_key(spec: DatasetSpec, config: RunConfig, version: str) -> str:
+    """sha256 over everything that the tokenized rows and their accounting depend on; `version` is the encoder's."""
+    layout = {name: value for name, value in asdict(spec).items() if name != "name"}
+    return cache.digest(
+        version,
+        [(str(path), cache.hash_file(path)) for path in list_files(spec.path)],
         layout,
-        {"stage": config.stage, "cutoff_len": config.cutoff_len, "max_samples": config.max_samples},
+        {"stage": config.stage, "max_samples": config.max_samples},
         config.seed if spec.num_samples is not None else None,
     )
 
 
-def _tokenize_fresh(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> _Dataset:
-    report = DatasetReport(spec.name)
+def _tokenize_fresh(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> Dataset:
+    report = DatasetReport(spec.name, path=str(spec.path))
     builder = RowsBuilder()
     ends = end_ids(encoder)
     examples = read_conversations(spec, config.max_samples, config.seed, report)
     with progress(f"tokenizing {spec.name}") as advance:
         for batch in _in_batches(examples, config.preprocessing_batch_size):
-            conversations, rendered = _render(batch, encoder, report)
+            conversations, rendered = render_rows(batch, encoder, report)
             rows = tokenize(encoder, conversations, rendered)
-            kept = [row for row in rows if is_trained(row)]
-            for row in rows:
-                if not is_trained(row) and row.source is not None:
-                    report.reject(_untrained(row.source, row.lost_trained_tokens))
+            kept = [row for row in rows if is_trained(row) or _book_untrained(row, report)]
             part = builder.add(kept)
             report.keep(part)
             report.open_answers += part.n_open(ends)
@@ -197,7 +211,7 @@ def _in_batches(examples: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield batch
 
 
-def _render(
+def render_rows(
     batch: list[Conversation], encoder: Encoder, report: DatasetReport
 ) -> tuple[list[Conversation], list[list[Segment]]]:
     """The rows that the template can write, and their text; the others are booked as rejected."""
@@ -208,22 +222,20 @@ def _render(
         try:
             segments = encoder.segments(conversation)
         except TemplateError as error:
-            report.reject(
-                Reject(whole.source or Source("", 0), "", str(error), "change the row, or choose another template")
-            )
+            report.reject(unwritable(whole, error))
             continue
         conversations.append(conversation)
         rendered.append(segments)
     return conversations, rendered
 
 
-def _untrained(source: Source, lost: int) -> Reject:
-    why = (
-        f"raise cutoff_len: {lost} trained tokens were cut off"
-        if lost
-        else "give an answer its loss (weight, train), or take the row out"
+def _book_untrained(row: TokenizedRow, report: DatasetReport) -> bool:
+    lost = row.lost_trained_tokens
+    fix = (
+        f"raise cutoff_len: {lost} trained tokens were cut off" if lost else "let an answer carry loss (weight, train)"
     )
-    return Reject(source, "", UNTRAINED, why)
+    report.reject(Reject(row.source or Source("", 0), "", UNTRAINED, fix))
+    return False
 
 
 def end_ids(encoder: Encoder) -> frozenset[int]:
@@ -234,7 +246,14 @@ def end_ids(encoder: Encoder) -> frozenset[int]:
     return frozenset(ids)
 
 
-def _stop_on_rejects(reports: list[DatasetReport], config: RunConfig) -> None:
+def stop_on_rejects(reports: list[DatasetReport], config: RunConfig) -> None:
+    """Prints the accounting and stops where rows were rejected, unless the configuration lets them go.
+
+    Raises:
+        DataError: the first rejected rows, and how many there are.
+    """
+    if config.skip_bad_rows:
+        return
     try:
         raise_rejects(reports, config.allow_untrained_rows)
     except DataError:
@@ -243,12 +262,11 @@ def _stop_on_rejects(reports: list[DatasetReport], config: RunConfig) -> None:
         raise
 
 
-def _check_not_empty(specs: list[DatasetSpec], rows: TokenizedRows) -> None:
-    if specs and not len(rows):
-        names = ", ".join(spec.name for spec in specs)
-        raise DataError(
-            [Problem(f"no row is left to train on in {names}", "dataset", "every row was rejected: mend them")]
-        )
+def _split(rows: TokenizedRows, config: RunConfig) -> tuple[TokenizedRows, TokenizedRows | None]:
+    if not config.val_size:
+        return rows, None
+    kept, held_out = split_validation([rows.source(index) for index in range(len(rows))], config.val_size, config.seed)
+    return rows.take(kept), rows.take(held_out)
 
 
 def _packs(config: RunConfig, rows: TokenizedRows) -> list[list[int]] | None:
@@ -258,20 +276,22 @@ def _packs(config: RunConfig, rows: TokenizedRows) -> list[list[int]] | None:
 
 
 def _evaluation(
-    config: RunConfig, specs: list[DatasetSpec], parts: list[TokenizedRows]
+    config: RunConfig, sets: list[Dataset], held_out: TokenizedRows | None
 ) -> TrainRows | dict[str, TrainRows] | None:
-    if not parts:
-        return None
-    if not (config.eval_on_each_dataset and specs):
-        return TrainRows(concat_rows(parts))
+    if not sets:
+        return None if held_out is None else TrainRows(held_out)
+    if not config.eval_on_each_dataset:
+        parts = [part for part, _ in sets]
+        return TrainRows(concat_rows(parts if held_out is None else [*parts, held_out]))
     grouped: dict[str, list[TokenizedRows]] = {}
-    for spec, part in zip(specs, parts, strict=False):
-        name = Path(spec.name).stem if Path(spec.name).suffix else spec.name
+    for part, report in sets:
+        name = Path(report.name).stem if is_file_name(report.name) else report.name
         grouped.setdefault(name, []).append(part)
     return {name: TrainRows(concat_rows(members)) for name, members in grouped.items()}
 
 
-def _summarise(reports: list[DatasetReport], train: TrainRows | None, eval_rows: int) -> SupervisionReport:
+def supervision_report(reports: list[DatasetReport], train: TrainRows | None, eval_rows: int) -> SupervisionReport:
+    """The report on what is about to be trained on."""
     report = SupervisionReport(reports, eval_rows=eval_rows)
     if train is None or not len(train.rows):
         return report

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from tunesmith.core.errors import TemplateError
 from tunesmith.core.types import Conversation, Message, Segment, Source
 from tunesmith.data.render import render_prompt, render_turn
+from tunesmith.data.report import DatasetReport, unwritable
 from tunesmith.data.template import Template
 from tunesmith.data.tokenize import Encoder, cut_prompt
 
@@ -30,24 +32,64 @@ class PromptRow:
     lost_tokens: int = 0
 
 
-def encode_prompts(encoder: Encoder, conversations: Sequence[Conversation], ends: frozenset[int]) -> list[PromptRow]:
+def encode_prompts(
+    encoder: Encoder, conversations: Sequence[Conversation], ends: frozenset[int], report: DatasetReport
+) -> list[PromptRow]:
     """Prompts of at most `cutoff_len` tokens; the answer is never cut and never shortens the prompt.
 
     Args:
         encoder: tokenizer, template, settings.
         conversations: rows; where the last message is the assistant's it is the label.
         ends: tokens that end an answer.
+        report: books every row as kept, or as rejected where the template cannot write it.
     """
-    parted = [_part(conversation) for conversation in conversations]
-    rendered = [render_prompt(encoder.template, prompt, encoder.settings, encoder.names) for prompt, _ in parted]
-    labels = _label_texts(encoder, conversations, [answer for _, answer in parted], ends)
+    asked: list[_Asked] = []
+    for conversation in conversations:
+        try:
+            asked.append(_ask(encoder, conversation))
+        except TemplateError as error:
+            report.reject(unwritable(conversation, error))
+    questions = encoder.encode([one.question for one in asked])
+    answers = encoder.encode([one.answer for one in asked])
     rows = []
-    for (prompt, _), segments, (ids, _), label in zip(parted, rendered, encoder.encode(rendered), labels, strict=True):
-        whole = len(ids)
-        if whole > encoder.cutoff_len:
-            (ids, _), _ = cut_prompt(encoder, segments, prompt.messages[-1].content, encoder.cutoff_len)
-        rows.append(PromptRow(ids, encoder.tokenizer.decode(ids), label, prompt.source, whole - len(ids)))
+    for one, (ids, _), (label_ids, _) in zip(asked, questions, answers, strict=True):
+        label = one.text
+        if label is None:
+            label = encoder.tokenizer.decode(_until(label_ids, ends), skip_special_tokens=True)
+        kept = ids
+        if len(ids) > encoder.cutoff_len:
+            (kept, _), _ = cut_prompt(encoder, one.question, one.prompt.messages[-1].content, encoder.cutoff_len)
+        text = encoder.tokenizer.decode(kept)
+        rows.append(PromptRow(kept, text, label, one.prompt.source, len(ids) - len(kept)))
+    report.kept += len(rows)
+    report.truncated += sum(row.lost_tokens > 0 for row in rows)
     return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A row in segments.
+
+    Attributes:
+        prompt: the messages before the answer.
+        question: the prompt, rendered.
+        answer: the answer, rendered, calls in the template's words.
+        text: the answer's text where it needs no rendering; `auto` templates do not render an answer alone.
+    """
+
+    prompt: Conversation
+    question: list[Segment]
+    answer: list[Segment]
+    text: str | None
+
+
+def _ask(encoder: Encoder, conversation: Conversation) -> _Asked:
+    prompt, answer = _part(conversation)
+    question = render_prompt(encoder.template, prompt, encoder.settings, encoder.names)
+    if answer is None or not isinstance(encoder.template, Template):
+        return _Asked(prompt, question, [], answer.content if answer else "")
+    rendered = render_turn(encoder.template, conversation, encoder.settings, encoder.names)[1]
+    return _Asked(prompt, question, rendered, None)
 
 
 def _part(conversation: Conversation) -> tuple[Conversation, Message | None]:
@@ -55,21 +97,6 @@ def _part(conversation: Conversation) -> tuple[Conversation, Message | None]:
     if last.role != "assistant":
         return conversation, None
     return replace(conversation, messages=tuple(before)), last
-
-
-def _label_texts(
-    encoder: Encoder, conversations: Sequence[Conversation], answers: Sequence[Message | None], ends: frozenset[int]
-) -> list[str]:
-    """Answers as the model would write them: calls in the template's words, without end tokens."""
-    if not isinstance(encoder.template, Template):
-        return [answer.content if answer else "" for answer in answers]
-    segments: list[list[Segment]] = [
-        render_turn(encoder.template, conversation, encoder.settings, encoder.names)[1] if answer else []
-        for conversation, answer in zip(conversations, answers, strict=True)
-    ]
-    return [
-        encoder.tokenizer.decode(_until(ids, ends), skip_special_tokens=True) for ids, _ in encoder.encode(segments)
-    ]
 
 
 def _until(ids: list[int], ends: frozenset[int]) -> list[int]:

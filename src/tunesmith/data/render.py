@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
 
 from tunesmith.core.errors import TemplateError
 from tunesmith.core.types import Conversation, Message, Segment
@@ -19,7 +20,16 @@ from tunesmith.data.thinking import cut_thought, has_thought, join_thought
 from tunesmith.data.tools import ToolFormat, load_tool_format
 from tunesmith.data.tools.base import shield, split_marks
 
-__all__ = ["RenderSettings", "TokenNames", "Turn", "render", "render_prompt", "render_turn", "render_turns", "token_names"]
+__all__ = [
+    "RenderSettings",
+    "TokenNames",
+    "Turn",
+    "render",
+    "render_prompt",
+    "render_turn",
+    "render_turns",
+    "token_names",
+]
 
 Pieces = list[tuple[str, bool]]
 """Text of a slot: (piece, literal)."""
@@ -68,7 +78,9 @@ def render(
     """
     if isinstance(template, AutoTemplate):
         return render_auto(template, conversation, settings)
-    return [part for turn in render_turns(template, conversation, settings, tokens) for part in turn.prompt + turn.answer]
+    return [
+        part for turn in render_turns(template, conversation, settings, tokens) for part in turn.prompt + turn.answer
+    ]
 
 
 def render_prompt(
@@ -94,8 +106,8 @@ def render_turn(
 ) -> tuple[list[Segment], list[Segment]]:
     """Everything before the last answer, and that answer (its segments trained), as for DPO, KTO and prediction.
 
-    Unlike `render`, an earlier answer without a thought gets no empty one; where the answer is known and holds a thought
-    of its own, `enable_thinking: null` writes no empty thought at the end of the prompt.
+    Unlike `render`, an earlier answer without a thought gets no empty one; where the answer is known and holds a
+    thought of its own, `enable_thinking: null` writes no empty thought at the end of the prompt.
     """
     writer = _Writer(template, settings, tokens)
     system, exchanges = _exchanges(conversation)
@@ -119,7 +131,9 @@ def render_turns(
 ) -> list[Turn]:
     """`render`, turn by turn, for the length budget that cuts prompt and answer of each turn."""
     if settings.train_on_prompt and template.efficient_eos:
-        raise TemplateError(f"train_on_prompt cannot be used with the template {template.name!r}: its turns end in no token")
+        raise TemplateError(
+            f"train_on_prompt cannot be used with the template {template.name!r}: its turns end in no token"
+        )
     writer = _Writer(template, settings, tokens)
     system, exchanges = _exchanges(conversation)
     discard = settings.mask_history and not settings.preserve_thinking
@@ -170,7 +184,9 @@ def _exchanges(conversation: Conversation) -> tuple[Message | None, list[_Exchan
         elif message.role == "tool" and (not asked or asked[-1].role == "tool"):
             asked.append(message)
         else:
-            raise TemplateError(f"message {index} cannot be the {message.role}'s here: turns go user or tool, assistant, ...")
+            raise TemplateError(
+                f"message {index} cannot be the {message.role}'s here: turns go user or tool, assistant, ..."
+            )
     if asked:
         exchanges.append(_Exchange(tuple(asked), None))
     if not exchanges:

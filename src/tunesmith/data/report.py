@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from tunesmith.core.errors import DataError, Problem
-from tunesmith.core.types import IGNORE_INDEX, Source, TokenizedRow
+from tunesmith.core.types import IGNORE_INDEX, Conversation, Source, TokenizedRow
 from tunesmith.data.rows import TokenizedRows
 
 SHOWN_REJECTS = 20
@@ -32,6 +34,11 @@ class Reject:
         return Problem(self.reason, where, self.fix)
 
 
+def unwritable(row: Conversation, error: Exception) -> Reject:
+    """The entry for a row that the template cannot write."""
+    return Reject(row.source or Source("", 0), "", str(error), "change the row, or choose another template")
+
+
 @dataclass(slots=True)
 class DatasetReport:
     """The accounting of one data set; `read == kept + rejected` holds at any time.
@@ -43,6 +50,7 @@ class DatasetReport:
         lost_headers: kept rows whose budget was too small for the assistant's header.
         trailing: kept rows whose last messages follow the last answer and were left out.
         placeholders: unreplaced `{{name}}`, by name.
+        path: file or folder of the data set.
         rejects: the first rejected rows; those without a trained token do not crowd out the others.
         reasons: rejected rows by reason.
     """
@@ -62,6 +70,7 @@ class DatasetReport:
     lost_headers: int = 0
     trailing: int = 0
     placeholders: dict[str, int] = field(default_factory=dict)
+    path: str = ""
     rejects: list[Reject] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
 
@@ -188,12 +197,20 @@ def dataset_warnings(report: DatasetReport) -> Iterator[str]:
     if report.lost_headers:
         yield f"{name}: {report.lost_headers} rows were cut into the assistant's header (raise cutoff_len)"
     if report.trailing:
-        yield f"{name}: {report.trailing} rows end with tool results after the last answer: left out, they carry no loss"
+        yield f"{name}: {report.trailing} rows end with tool results, which carry no loss: these are left out"
     if report.placeholders:
-        total = sum(report.placeholders.values())
-        names = ", ".join(f"{{{{{key}}}}} {count}x" for key, count in report.placeholders.items())
-        edits = "; ".join(f"s/{{{{{key}}}}}/YOUR {key.upper()}/g" for key in report.placeholders)
-        yield f"{name}: {total} placeholders are not replaced ({names}); in a copy of the file: sed -i '{edits}' FILE"
+        yield f"{name}: {_placeholder_advice(report)}"
+
+
+def _placeholder_advice(report: DatasetReport) -> str:
+    total = sum(report.placeholders.values())
+    names = ", ".join(f"{{{{{key}}}}} {count}x" for key, count in report.placeholders.items())
+    edits = "; ".join(f"s/{{{{{key}}}}}/YOUR {key.upper()}/g" for key in report.placeholders)
+    copy = f"my_{PurePath(report.path).name or 'data.json'}"
+    how = f"sed '{edits}' {report.path or 'FILE'} > {copy}, then dataset: {copy}"
+    return (
+        f"{total} placeholders are not replaced ({names}), the model learns them as they stand; to replace them: {how}"
+    )
 
 
 def example_lines(row: TokenizedRow, decode: Callable[[list[int]], str]) -> list[str]:
@@ -220,6 +237,19 @@ def log_report(report: SupervisionReport, decode: Callable[[list[int]], str], lo
         logger.warning(line)
     if report.example is not None:
         logger.info("\n".join(example_lines(report.example, decode)))
+
+
+def duplicates(rows: TokenizedRows) -> tuple[int, tuple[Source, Source] | None]:
+    """Rows whose tokens equal an earlier row's: how many, and the first such pair (earlier, later)."""
+    seen: dict[bytes, int] = {}
+    count, pair = 0, None
+    for index in range(len(rows)):
+        content = rows.ids[rows.offsets[index] : rows.offsets[index + 1]].tobytes()
+        first = seen.setdefault(hashlib.blake2b(content, digest_size=16).digest(), index)
+        if first != index:
+            count += 1
+            pair = pair or (rows.source(first), rows.source(index))
+    return count, pair
 
 
 def histogram(lengths: Any, bars: int = 10, width: int = 40) -> list[str]:

@@ -42,7 +42,7 @@ class TokenizedRows(Sequence[TokenizedRow]):
         numbers: row number in its file, per row.
         lost: tokens lost to truncation, and of them trained ones, shape (rows, 2).
         files: paths as the user wrote them.
-        odd: (place in `ids`, label) where the label is not the id there (ends that a template leaves out), shape (n, 2).
+        odd: (place in `ids`, label) where the label is not the id there: ends that a template leaves out, (n, 2).
     """
 
     ids: Array
@@ -73,11 +73,14 @@ class TokenizedRows(Sequence[TokenizedRow]):
     def n_trained(self) -> Array:
         """Tokens of each row that carry loss; its first position predicts nothing."""
         carries = self.trained.copy()
-        if len(self.odd):
-            carries[self.odd[:, 0]] = True
-        carries[self.offsets[:-1][self.lengths > 0]] = False
-        total = np.concatenate([[0], np.cumsum(carries, dtype=np.int64)])
-        return np.asarray(total[self.offsets[1:]] - total[self.offsets[:-1]])
+        carries[self.odd[:, 0]] = True
+        filled = np.flatnonzero(self.lengths)
+        starts = self.offsets[:-1][filled]
+        carries[starts] = False
+        counts: Array = np.zeros(len(self), dtype=np.int64)
+        if len(starts):
+            counts[filled] = np.add.reduceat(carries, starts, dtype=np.int64)
+        return counts
 
     def input_ids(self, index: int) -> list[int]:
         """Token ids of one row."""
@@ -117,25 +120,26 @@ class TokenizedRows(Sequence[TokenizedRow]):
     def take(self, indices: Sequence[int] | Array) -> TokenizedRows:
         """The rows at `indices`, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
-        lengths = self.lengths[chosen]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        places = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][chosen] - offsets[:-1], lengths)
-        odd: Array = np.zeros((0, 2), dtype=np.int64)
-        if len(self.odd):
-            override: Array = np.full(len(self.ids), IGNORE_INDEX, dtype=np.int64)
-            override[self.odd[:, 0]] = self.odd[:, 1]
-            hits = np.flatnonzero(override[places] != IGNORE_INDEX)
-            odd = np.stack([hits, override[places][hits]], axis=1)
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[chosen])]).astype(np.int64)
+        borders = list(zip(self.offsets[chosen].tolist(), self.offsets[chosen + 1].tolist(), strict=True))
+        odd: list[Array] = []
+        for start, (first, last) in zip(offsets[:-1].tolist(), borders if len(self.odd) else (), strict=False):
+            low, high = (int(np.searchsorted(self.odd[:, 0], border)) for border in (first, last))
+            odd.append(self.odd[low:high] + np.array([start - first, 0]))
         return TokenizedRows(
-            self.ids[places],
-            self.trained[places],
-            offsets,
-            self.file_index[chosen],
-            self.numbers[chosen],
-            self.lost[chosen],
-            self.files,
-            odd,
+            ids=_joined([self.ids[first:last] for first, last in borders], np.int32),
+            trained=_joined([self.trained[first:last] for first, last in borders], np.bool_),
+            offsets=offsets,
+            file_index=self.file_index[chosen],
+            numbers=self.numbers[chosen],
+            lost=self.lost[chosen],
+            files=self.files,
+            odd=_joined(odd, np.int64).reshape(-1, 2),
         )
+
+
+def _joined(parts: list[Array], dtype: Any) -> Array:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)
 
 
 class RowsBuilder:

@@ -23,7 +23,7 @@ EOS = "{{eos_token}}"
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A slot element that is one token looked up by name, never text to be split; BOS and EOS are the tokenizer's own."""
+    """A slot element that is one token looked up by name, never split; BOS and EOS are the tokenizer's own."""
 
     name: str
 

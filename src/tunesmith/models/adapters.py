@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,10 @@ def load_adapter(model: nn.Module, path: Path, *, trainable: bool = False) -> An
     if not (path / "adapter_config.json").is_file():
         raise ModelError(f"adapter_name_or_path: {path} holds no adapter_config.json; give the folder a training wrote")
     try:
-        loaded = PeftModel.from_pretrained(model, str(path), is_trainable=trainable)
+        with warnings.catch_warnings():
+            # peft only warns of what _check_complete refuses.
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            loaded = PeftModel.from_pretrained(model, str(path), is_trainable=trainable)
     except (RuntimeError, ValueError, KeyError) as error:
         raise ModelError(f"adapter {path} does not fit this base model: {str(error).splitlines()[0]}") from error
     _check_complete(loaded, path)

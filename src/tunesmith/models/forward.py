@@ -59,7 +59,7 @@ def base_model_of(model: nn.Module) -> nn.Module:
 @contextmanager
 def _identity_head(head: nn.Module) -> Iterator[None]:
     """Makes the head return its input while a forward pass runs; the module tree and its parameters stay."""
-    head.forward = lambda hidden, *_, **__: hidden  # type: ignore[method-assign,assignment]
+    head.forward = lambda hidden, *_, **__: hidden
     try:
         yield
     finally:

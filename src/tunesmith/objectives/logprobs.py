@@ -75,7 +75,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss, correct
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_loss: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
         weight_dtype, bias_dtype = ctx.dtypes
         return (
@@ -93,6 +93,11 @@ def _head_chunk(
     logits = head(hidden).float()
     nll = F.cross_entropy(logits, targets, reduction="none")
     return (nll * scale).sum() if scale is not None else nll.sum(), (logits.argmax(dim=-1) == targets).sum()
+
+
+def _is_plain_linear(head: Any) -> bool:
+    """Whether calling the head is nothing but its matrix product: no subclass (LoRA, quantised), no hooks."""
+    return type(head) is torch.nn.Linear and not head._forward_hooks and not head._forward_pre_hooks
 
 
 def cross_entropy_sum(
@@ -115,8 +120,9 @@ def cross_entropy_sum(
     Returns:
         The loss sum in nats, fp32 scalar with gradient; and how many arg-max predictions were right.
     """
-    if type(head) is torch.nn.Linear and not head._forward_hooks and not head._forward_pre_hooks:
-        loss, correct = _LinearCrossEntropy.apply(hidden, head.weight, head.bias, targets, token_weights)
+    if _is_plain_linear(head):
+        linear: Any = head
+        loss, correct = _LinearCrossEntropy.apply(hidden, linear.weight, linear.bias, targets, token_weights)
         return loss, correct
     loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
     correct = torch.zeros((), dtype=torch.long, device=hidden.device)

@@ -134,7 +134,7 @@ def fit(session: Session) -> None:
         session.run.emit("stopped", step=trainer.state.global_step, signal=session.stop.caught)
         raise Interrupted(
             f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; checkpoint written. "
-            "The same command goes on from there.",
+            + _how_to_go_on(config),
             session.stop.caught,
         )
     save(session)
@@ -146,6 +146,12 @@ def fit(session: Session) -> None:
     merge_results(session.run.folder, "train_results.json", metrics)
     trainer.save_state()
     _plot(session)
+
+
+def _how_to_go_on(config: RunConfig) -> str:
+    if config.overwrite_output_dir:
+        return "To go on from there, add resume_from_checkpoint=true to the same command (without it, it starts over)."
+    return "The same command goes on from there."
 
 
 def save(session: Session) -> None:

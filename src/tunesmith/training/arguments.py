@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from tunesmith.config.schema import RunConfig
+from tunesmith.models.dtype import device
 
 _OURS = {
     # A step of the trainer is a whole optimizer step; micro-batches are cut inside it by tokens (training/batches.py).
@@ -76,6 +77,7 @@ def training_arguments(config: RunConfig, *, autocast: str | None) -> Any:
         seed=config.seed,
         use_cpu=config.use_cpu,
         log_level="error",
+        dataloader_pin_memory=config.dataloader_pin_memory and not config.use_cpu and device().type != "cpu",
     )
     if config.early_stopping_steps and "load_best_model_at_end" not in config.explicit:
         values["load_best_model_at_end"] = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -61,6 +62,8 @@ def publish(staged: Path, final: Path, facts: dict[str, Any]) -> None:
     if final.exists():
         shutil.rmtree(final)
     staged.replace(final)
+    with contextlib.suppress(OSError):  # another process may stage beside it
+        staged.parent.rmdir()
     sync_path(final.parent)
 
 

@@ -41,6 +41,7 @@ class StepTrainer(Trainer):
     ) -> None:
         super().__init__(data_collator=collate, **kwargs)
         self.remove_callback(PrinterCallback)
+        self.control: Any = self.control
         self.objective = objective
         self.hidden_forward = forward
         self.token_budget = token_budget

@@ -52,7 +52,7 @@ class Data(Group):
         None,
         "Processes that prepare data.",
         ge=1,
-        note="A limit: Tunesmith takes fewer where rows are few or cores are.",
+        note="The tokenizer uses all cores by itself; the key changes nothing.",
     )
     ignore_pad_token_for_loss: bool = key(
         True, "Leave padding out of the loss.", note="There is no padding in training and it never carries loss."

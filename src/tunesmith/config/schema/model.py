@@ -49,9 +49,7 @@ class Model(Group):
     print_param_status: bool = key(
         False, "Print every parameter with its dtype and whether it is trained.", commands=TRAIN
     )
-    train_from_scratch: bool = key(
-        False, "Start from random weights of the model's shape.", not_yet="training from random weights", commands=TRAIN
-    )
+    train_from_scratch: bool = key(False, "Start from random weights of the model's shape.", commands=TRAIN)
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -71,13 +69,12 @@ class Tokenizer(Group):
     add_tokens: tuple[str, ...] = key((), "New plain tokens. With LoRA only their rows are trained.")
     add_special_tokens: tuple[str, ...] = key((), "New special tokens. With LoRA only their rows are trained.")
     new_special_tokens_config: str | None = key(
-        None, "YAML file of new special tokens and their descriptions.", not_yet="tokens with descriptions"
+        None, "YAML file of new special tokens, each with a text that describes it."
     )
     init_special_tokens: str = key(
         "noise_init",
         "How rows of new tokens start: mean of all rows plus noise, or from their descriptions.",
         choices=("noise_init", "desc_init", "desc_init_w_noise"),
-        not_yet_values=dict.fromkeys(("desc_init", "desc_init_w_noise"), "starting new tokens from a description"),
     )
 
 
@@ -117,8 +114,7 @@ class Memory(Group):
     use_reentrant_gc: bool = key(
         True,
         "Use torch's re-entrant kind of gradient checkpointing.",
-        note="Both kinds give the same gradients; Tunesmith takes the one without re-entry unless "
-        "`gradient_checkpointing_kwargs` says otherwise.",
+        note="Both kinds give the same gradients; Tunesmith always takes the one without re-entry.",
         commands=TRAIN,
     )
     upcast_layernorm: bool = key(

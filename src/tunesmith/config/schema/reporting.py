@@ -39,12 +39,27 @@ class Logging(Group):
     logging_strategy: str = key("steps", "When metrics are logged.", choices=("no", "steps", "epoch"))
     logging_steps: float = key(500, "Steps between two log lines; below 1 a share of all steps.", gt=0)
     logging_first_step: bool = key(False, "Log the first step, too.")
-    logging_nan_inf_filter: bool = key(True, "Leave losses that are no numbers out of logged means.")
-    logging_dir: str | None = key(None, "Folder of TensorBoard's files; default: runs/ in `output_dir`.", native=False)
+    logging_nan_inf_filter: bool = key(
+        True, "Leave losses that are no numbers out of logged means.", note="Tunesmith never hides them.", native=False
+    )
+    logging_dir: str | None = key(
+        None,
+        "Folder of TensorBoard's files.",
+        native=False,
+        not_yet="a log folder elsewhere; TensorBoard's files are in runs/ of output_dir",
+    )
     log_on_each_node: bool = key(True, "Log on each machine, not on the first alone.")
-    log_level: str = key("passive", "How much transformers tells.", choices=_LEVELS)
+    log_level: str = key(
+        "passive",
+        "How much transformers tells.",
+        choices=_LEVELS,
+        note="Errors only; Tunesmith tells the rest itself (TUNESMITH_VERBOSITY).",
+        native=False,
+    )
     log_level_replica: str = key("warning", "How much it tells in the other processes.", choices=_LEVELS)
-    disable_tqdm: bool | None = key(None, "Show no progress bar.")
+    disable_tqdm: bool | None = key(
+        None, "Show no bar of transformers.", note="Tunesmith shows its own instead, whatever it says.", native=False
+    )
     include_num_input_tokens_seen: str = key(
         "no",
         "Count tokens: no, all, or non_padding.",
@@ -97,7 +112,7 @@ class Evaluating(Group):
         not_yet="a limit on prompt plus answer; max_new_tokens limits the answer",
     )
     generation_num_beams: int | None = key(
-        None, "Number of beams in prediction; `eval_num_beams` wins.", ge=1, native=False
+        None, "Number of beams in prediction.", ge=1, native=False, not_yet="this name; eval_num_beams does the same"
     )
     generation_config: str | None = key(
         None, "File of generation settings for prediction.", native=False, not_yet="generation settings from a file"

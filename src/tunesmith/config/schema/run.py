@@ -118,9 +118,12 @@ class RunConfig(
         return to_yaml(self)
 
     def training_arguments(self) -> dict[str, Any]:
-        """The keys that transformers' TrainingArguments has under the same name, with the values of this run."""
+        """The keys that transformers' TrainingArguments has under the same name, with the values of this run.
+
+        Keys that are not built yet are left out: they stand at transformers' default.
+        """
         plain = self.to_dict()
-        return {name: plain[name] for name, known in KEYS.items() if known.native and not known.secret}
+        return {name: plain[name] for name, known in KEYS.items() if known.native and not known.not_yet}
 
 
 def _groups() -> tuple[type[Group], ...]:

@@ -183,9 +183,14 @@ class Precision(Group):
         aliases=("activation_checkpointing",),
         note="Off, Tunesmith still turns it on by itself where memory would not do; "
         "`disable_gradient_checkpointing` forbids that.",
+        native=False,
     )
     gradient_checkpointing_kwargs: dict[str, Any] | None = key(
-        None, "Settings of gradient checkpointing.", aliases=("activation_checkpointing_kwargs",)
+        None,
+        "Settings of gradient checkpointing.",
+        aliases=("activation_checkpointing_kwargs",),
+        note="Tunesmith always takes the kind without re-entry, which gives the same gradients; nothing else is used.",
+        native=False,
     )
     use_cache: bool = key(
         False, "Keep past keys and values while training.", note="Training never needs them.", native=False
@@ -196,9 +201,9 @@ class Precision(Group):
     torch_compile_mode: str | None = key(None, "Mode of the compiler.", not_yet=_COMPILE)
     use_liger_kernel: bool = key(False, "Fused kernels of the liger-kernel package.", not_yet=_LIGER)
     liger_kernel_config: dict[str, Any] | None = key(None, "Which of these kernels.", not_yet=_LIGER)
-    fp8: bool = key(False, "Compute in 8-bit floats.", not_yet=_FP8)
-    fp8_backend: str = key("auto", "Library for it.", not_yet=_FP8)
-    fp8_enable_fsdp_float8_all_gather: bool = key(False, "Gather FSDP weights in 8 bits.", not_yet=_FP8)
+    fp8: bool = key(False, "Compute in 8-bit floats.", not_yet=_FP8, native=False)
+    fp8_backend: str = key("auto", "Library for it.", not_yet=_FP8, native=False)
+    fp8_enable_fsdp_float8_all_gather: bool = key(False, "Gather FSDP weights in 8 bits.", not_yet=_FP8, native=False)
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)

@@ -70,7 +70,7 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else to_json(value)
 
 
-def make_call(name: str, arguments: Any) -> ToolCall | None:
+def make_call(name: Any, arguments: Any) -> ToolCall | None:
     """A call, if the arguments are an object, or JSON text of one."""
     if isinstance(arguments, str):
         try:
@@ -98,7 +98,7 @@ def argument_types(name: str, tools: Schemas | None) -> Mapping[str, Any]:
 
 
 def read_value(text: str, declared: Any) -> Any:
-    """A value that was written without quotes: kept as text if declared a string, read as JSON where that is possible."""
+    """A value written without quotes: kept as text if declared a string, read as JSON where that is possible."""
     if declared == "string":
         return text
     try:

@@ -99,7 +99,9 @@ def _qwen3_5_tools(tools: Schemas, today: date) -> str:
 
 
 def _qwen3_5_calls(calls: Sequence[ToolCall], compat: bool) -> str:
-    return "\n".join(f"<tool_call>\n<function={call.name}>\n{_qwen3_5_body(call)}</function>\n</tool_call>" for call in calls)
+    return "\n".join(
+        f"<tool_call>\n<function={call.name}>\n{_qwen3_5_body(call)}</function>\n</tool_call>" for call in calls
+    )
 
 
 def _qwen3_5_body(call: ToolCall) -> str:

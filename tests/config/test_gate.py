@@ -1,0 +1,111 @@
+"""What is not built yet is refused, and only that."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunesmith.config.schema import KEYS, RunConfig
+from tunesmith.core.errors import ConfigError
+
+REFUSED = {
+    "stage": "dpo",
+    "finetuning_type": "oft",
+    "streaming": True,
+    "mix_strategy": "interleave_under",
+    "interleave_probs": [0.5, 0.5],
+    "tokenized_path": "x",
+    "quantization_bit": 4,
+    "quantization_method": "hqq",
+    "rope_scaling": "yarn",
+    "shift_attn": True,
+    "use_unsloth": True,
+    "enable_liger_kernel": True,
+    "use_kt": True,
+    "fp8": True,
+    "deepspeed": "ds.json",
+    "fsdp": "full_shard",
+    "use_llama_pro": True,
+    "pissa_init": True,
+    "loraplus_lr_ratio": 16,
+    "use_galore": True,
+    "use_apollo": True,
+    "use_badam": True,
+    "use_adam_mini": True,
+    "use_muon": True,
+    "optim": "galore_adamw",
+    "use_dft_loss": True,
+    "pref_loss": "simpo",
+    "kto_chosen_weight": 2,
+    "ppo_epochs": 2,
+    "reward_model": "m",
+    "infer_backend": "vllm",
+    "push_to_hub": True,
+    "hub_token": "x",
+    "enable_torch_profiler": True,
+    "use_swanlab": True,
+    "moe_aux_loss_coef": 0.1,
+    "label_smoothing_factor": 0.1,
+    "logging_dir": "logs",
+    "torch_compile": True,
+    "enable_jit_checkpoint": True,
+    "auto_find_batch_size": True,
+    "tensor_model_parallel_size": 2,
+    "use_mca": True,
+    "ray_num_workers": 2,
+    "image_max_pixels": 5,
+    "use_hyper_parallel": True,
+}
+ACCEPTED = {
+    "use_rslora": True,
+    "train_from_scratch": True,
+    "init_special_tokens": "desc_init",
+    "use_dora": True,
+    "neftune_noise_alpha": 5,
+    "compute_accuracy": True,
+    "early_stopping_steps": 3,
+    "include_effective_tokens_per_second": True,
+    "enable_thinking": False,
+    "tool_format": "qwen",
+    "ddp_timeout": 180000000,
+    "preprocessing_num_workers": 16,
+    "report_to": "swanlab",
+    "optim": "paged_adamw_8bit",
+    "lr_scheduler_type": "cosine_with_min_lr",
+    "quantization_method": "bitsandbytes",
+    "low_cpu_mem_usage": False,
+    "mix_strategy": "concat",
+    "use_galore": False,
+    "vllm_maxlen": 9,
+    "export_quantization_bit": 4,
+    "task": "mmlu_test",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED.items())
+def test_unbuilt_features_are_refused_in_training(name: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.from_dict({name: value})
+    (problem,) = caught.value.problems
+    assert "not built yet: " in problem.what
+    assert name in problem.what
+
+
+@pytest.mark.parametrize(("name", "value"), ACCEPTED.items())
+def test_built_features_and_other_commands_keys_are_accepted(name: str, value: object) -> None:
+    RunConfig.from_dict({name: value})
+
+
+def test_every_command_refuses_its_own() -> None:
+    for command, settings in {
+        "chat": {"vllm_enforce_eager": True},
+        "export": {"export_quantization_bit": 4},
+        "data": {"stage": "kto"},
+        "eval": {"n_shot": 3},
+    }.items():
+        with pytest.raises(ConfigError, match="not built yet"):
+            RunConfig.from_dict(settings, command=command)
+
+
+def test_defaults_are_never_refused() -> None:
+    for known in KEYS.values():
+        RunConfig.from_dict({known.name: known.default}, command=known.commands[0])
