@@ -84,7 +84,7 @@ def test_stacked_adapters_must_be_below(base, tmp_path):
     check_provenance(second, base, below=[first])
     check_provenance(first, base, below=[second])
     check_provenance(second, base)
-    with pytest.raises(ModelError, match="was trained on top of .*first"):
+    with pytest.raises(ModelError, match=r"was trained on top of .*first"):
         check_provenance(second, base, below=[])
 
 

@@ -1,4 +1,4 @@
-"""The embedded model end to end: out of its package's GGUF file, answering, batched, merged and exported, in float32."""
+"""The embedded model end to end: out of its package's GGUF file, answering, batched, merged, exported."""
 
 import io
 import json

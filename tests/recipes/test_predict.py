@@ -86,7 +86,7 @@ def test_all_results_are_merged(tmp_path, tiny_tokenizer, rows, echo):
     assert "predict_bleu-4" in merged
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -97,7 +97,7 @@ def dying(echo, after):
         nonlocal count
         count += 1
         if count > after:
-            raise Killed
+            raise KilledError
         return echo(request)
 
     return answer
@@ -105,7 +105,7 @@ def dying(echo, after):
 
 @pytest.mark.parametrize("torn", ["", '{"prompt": "hal'])
 def test_a_killed_run_goes_on(tmp_path, tiny_tokenizer, rows, echo, torn):
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         prediction_of(tmp_path, tiny_tokenizer, FakeEngine(dying(echo, 37))).run(rows, seed=1, weights="w")
     done = len(lines(tmp_path))
     assert done == 2 * 16

@@ -30,8 +30,8 @@ RANDOM_LENGTH = 32
 FP32_TOLERANCE = 1e-4
 """Largest difference of a logit."""
 NOISE_FACTOR, NOISE_CAP = 4.0, 1e-3
-"""Deep models with large logits differ by more than that from themselves when sums run in another order: then a few times
-this noise, measured on the live model, is allowed, but never more than the cap. A wrong merge is far beyond it."""
+"""Deep models with large logits differ by more than that from themselves when sums run in another order: then a few
+times this noise, measured on the live model, is allowed, but never more than the cap. A wrong merge is far beyond."""
 HALF_TOLERANCE = 2e-2
 """Largest difference of a logit as a share of the largest logit: weights were rounded to 8 or 11 bits."""
 _SAME = 1e-6
