@@ -1,4 +1,4 @@
-"""Our BLEU and ROUGE against nltk and rouge_chinese, which are no part of the product, and against hand-worked numbers."""
+"""Our BLEU and ROUGE against nltk and rouge_chinese (no part of the product) and against hand-worked numbers."""
 
 import math
 import random

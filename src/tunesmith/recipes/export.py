@@ -89,7 +89,7 @@ def _target(config: RunConfig) -> Path:
         raise ExportError("export_dir: name the folder to write")
     if config.export_legacy_format:
         raise ExportError(
-            "export_legacy_format: transformers 5 writes safetensors only; drop the key (every current program reads them)"
+            "export_legacy_format: transformers 5 writes safetensors only (all current programs read them); drop it"
         )
     if config.quantization_bit is not None:
         raise ExportError(

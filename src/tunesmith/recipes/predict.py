@@ -18,7 +18,7 @@ from tunesmith.core.runs import Run, write_atomic, write_json
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
-    from tunesmith.data.pipeline import PromptRow
+    from tunesmith.data.prompts import PromptRow
     from tunesmith.inference.chat import ChatFormat
     from tunesmith.inference.engine import Engine, SamplingParams
 

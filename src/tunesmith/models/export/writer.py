@@ -1,7 +1,8 @@
-"""Writing a merged model as a folder that transformers, vLLM and Ollama open: weights, tokenizer, end tokens, template."""
+"""Writing a merged model as a folder that transformers, vLLM and Ollama open: weights, tokenizer, end tokens."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from tunesmith.core import log
 from tunesmith.core.errors import ExportError
-from tunesmith.core.runs import sync_tree
+from tunesmith.core.runs import sync_tree, write_json
 
 _logger = log.get_logger(__name__)
 
@@ -60,7 +61,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def _open_to_readers(folder: Path) -> None:
-    """Gives files the rights of the folder: safetensors writes them for their owner alone, and servers run as others."""
+    """Gives files the rights of the folder: safetensors writes for the owner alone, and servers run as others."""
     rights = folder.stat().st_mode & 0o666
     for file in folder.rglob("*"):
         if file.is_file():
@@ -92,9 +93,10 @@ def write_weights(model: Any, folder: Path, *, dtype: torch.dtype, shard_gb: int
 
 def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes the tokenizer for generation: padding on the left."""
-    side = tokenizer.padding_side
-    tokenizer.padding_side = "left"
-    try:
-        tokenizer.save_pretrained(folder)
-    finally:
-        tokenizer.padding_side = side
+    tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    fields = json.loads(file.read_text(encoding="utf-8"))
+    # transformers writes the side that the tokenizer was loaded with, and two marks of where it was loaded from.
+    for mark in ("is_local", "local_files_only"):
+        fields.pop(mark, None)
+    write_json(file, dict(sorted((fields | {"padding_side": "left"}).items())))
