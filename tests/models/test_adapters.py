@@ -130,18 +130,12 @@ def _saved(folder: Path, **keys: Any) -> Path:
 def test_adapters_merge_in_order_and_the_last_is_continued(tmp_path: Path) -> None:
     first, second = _saved(tmp_path / "1"), _saved(tmp_path / "22")
     ids = torch.arange(20, 30)[None]
-    continued = apply_finetuning(
-        make_tiny_llama(), config(adapter_name_or_path=f"{first},{second}"), [], torch.float32
-    ).eval()
+    continued = apply_finetuning(make_tiny_llama(), config(), [], torch.float32, [first, second]).eval()
     both = merge_adapters(make_tiny_llama(), [first, second]).eval()
     assert torch.allclose(continued(input_ids=ids).logits, both(input_ids=ids).logits, atol=1e-5)
     assert count_parameters(continued)[0] > 0
-    stacked = apply_finetuning(
-        make_tiny_llama(),
-        config(adapter_name_or_path=f"{first},{second}", create_new_adapter=True),
-        [],
-        torch.float32,
-    ).eval()
+    keys = config(create_new_adapter=True)
+    stacked = apply_finetuning(make_tiny_llama(), keys, [], torch.float32, [first, second]).eval()
     assert torch.allclose(stacked(input_ids=ids).logits, both(input_ids=ids).logits, atol=1e-5)
     names = [name for name, p in stacked.named_parameters() if p.requires_grad and "lora_B" in name]
     assert names

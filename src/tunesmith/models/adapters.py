@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,13 @@ def merge_adapters(model: nn.Module, paths: Iterable[Path]) -> nn.Module:
     return model
 
 
-def apply_finetuning(model: nn.Module, config: RunConfig, new_ids: list[int], trained_dtype: torch.dtype) -> nn.Module:
+def apply_finetuning(
+    model: nn.Module,
+    config: RunConfig,
+    new_ids: list[int],
+    trained_dtype: torch.dtype,
+    adapters: Sequence[Path] = (),
+) -> nn.Module:
     """Makes the right weights trainable and all others frozen.
 
     Args:
@@ -133,12 +139,14 @@ def apply_finetuning(model: nn.Module, config: RunConfig, new_ids: list[int], tr
         config: `finetuning_type` and its keys.
         new_ids: tokens that were added; LoRA trains their rows alone.
         trained_dtype: dtype of trained weights.
+        adapters: folders of `adapter_name_or_path`: the last one is continued, the others are merged into the base;
+            all are merged with `create_new_adapter`.
 
     Returns:
         The model to train (a PeftModel for LoRA).
     """
     if config.finetuning_type == "lora":
-        model = _apply_lora(model, config, new_ids)
+        model = _apply_lora(model, config, new_ids, adapters)
     elif config.finetuning_type == "freeze":
         _apply_freeze(model, config)
     else:
@@ -149,10 +157,9 @@ def apply_finetuning(model: nn.Module, config: RunConfig, new_ids: list[int], tr
     return model
 
 
-def _apply_lora(model: nn.Module, config: RunConfig, new_ids: list[int]) -> nn.Module:
+def _apply_lora(model: nn.Module, config: RunConfig, new_ids: list[int], paths: Sequence[Path]) -> nn.Module:
     from peft import get_peft_model
 
-    paths = [Path(path) for path in config.adapter_name_or_path]
     if paths and not config.create_new_adapter:
         model = merge_adapters(model, paths[:-1])
         logger.info("continuing adapter %s", paths[-1])

@@ -16,9 +16,9 @@ from tunesmith.core.errors import ModelError
 from tunesmith.core.log import get_logger
 from tunesmith.models import attention
 from tunesmith.models.adapters import apply_finetuning, count_parameters, load_adapter, merge_adapters
-from tunesmith.models.dtype import Precision, device, inference_dtype, training_precision
+from tunesmith.models.dtype import device, inference_dtype, training_precision
 from tunesmith.models.forward import base_model_of
-from tunesmith.models.hub import resolve_model
+from tunesmith.models.hub import resolve_adapter, resolve_model
 from tunesmith.models.provenance import check_provenance
 from tunesmith.models.vocabulary import fit_vocabulary
 
@@ -99,29 +99,39 @@ def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Modu
         cache_dir=config.cache_dir,
         token=config.hf_hub_token,
     )
-    for path in config.adapter_name_or_path:
-        check_provenance(Path(path), resolved.path, force=config.force_base)
+    adapters = _find_adapters(config, resolved.path)
     if trainable:
         precision = training_precision(config, stored_dtype(resolved.path))
         logger.info("%s", precision.reason)
         implementation = attention.training_implementation(config.flash_attn)
         model = _load_base(config, resolved.path, precision.weights, implementation)
         new_ids = fit_vocabulary(model, tokenizer, config)
-        return _prepare_training(model, config, new_ids, precision)
+        model.config.use_cache = False
+        if config.gradient_checkpointing:
+            enable_checkpointing(model)
+        return _announce(apply_finetuning(model, config, new_ids, precision.trained, adapters), config).train()
     dtype = inference_dtype(config, stored_dtype(resolved.path))
     model = _load_base(config, resolved.path, dtype, attention.inference_implementation(config.flash_attn))
     fit_vocabulary(model, tokenizer, config)
-    paths = [Path(path) for path in config.adapter_name_or_path]
-    if paths:
-        model = load_adapter(merge_adapters(model, paths[:-1]), paths[-1])
+    if adapters:
+        model = load_adapter(merge_adapters(model, adapters[:-1]), adapters[-1])
     return model.to("cpu" if config.use_cpu else device()).eval()
 
 
-def _prepare_training(model: nn.Module, config: RunConfig, new_ids: list[int], precision: Precision) -> nn.Module:
-    if not config.disable_gradient_checkpointing and config.gradient_checkpointing:
-        enable_checkpointing(model)
-    model.config.use_cache = False
-    model = apply_finetuning(model, config, new_ids, precision.trained)
+def _find_adapters(config: RunConfig, base: Path) -> list[Path]:
+    """The adapters' folders, each checked against the base and the adapters before it."""
+    found: list[Path] = []
+    for name in config.adapter_name_or_path:
+        path = resolve_adapter(
+            name, revision=config.model_revision, cache_dir=config.cache_dir, token=config.hf_hub_token
+        )
+        check_provenance(path, base, force=config.force_base, below=found)
+        found.append(path)
+    return found
+
+
+def _announce(model: nn.Module, config: RunConfig) -> nn.Module:
+    """Says how much is trained; nothing is an error."""
     trainable, total = count_parameters(model)
     if trainable == 0:
         raise ModelError("nothing is trainable with these keys: the run would train on nothing")
@@ -129,7 +139,7 @@ def _prepare_training(model: nn.Module, config: RunConfig, new_ids: list[int], p
     if config.print_param_status:
         for name, parameter in model.named_parameters():
             logger.info("  %s %s %s", name, parameter.dtype, "trained" if parameter.requires_grad else "frozen")
-    return model.train()
+    return model
 
 
 def enable_checkpointing(model: nn.Module) -> None:

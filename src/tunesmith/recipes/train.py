@@ -82,7 +82,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     from tunesmith.objectives.base import OBJECTIVES
     from tunesmith.training.arguments import training_arguments
     from tunesmith.training.budget import plan_memory
-    from tunesmith.training.callbacks import EarlyStop, LogWriter, ProgressBar, StopOnSignal
+    from tunesmith.training.callbacks import EarlyStop, LogWriter, Pace, ProgressBar, StopOnSignal
     from tunesmith.training.trainer import StepTrainer
 
     model, tokenizer = parts
@@ -95,7 +95,8 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
         return trainer.tokens_seen, trainer.trained_tokens_seen
 
     with_tokens = bool(config.include_num_input_tokens_seen not in (False, "no"))
-    callbacks: list[Any] = [LogWriter(run, tokens, with_tokens), ProgressBar(tokens), stop]
+    pace = Pace(tokens)
+    callbacks: list[Any] = [LogWriter(run, pace, with_tokens), ProgressBar(pace), stop]
     if config.early_stopping_steps:
         callbacks.append(EarlyStop(config.early_stopping_steps))
     trainer = StepTrainer(

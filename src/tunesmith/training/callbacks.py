@@ -6,6 +6,8 @@ import json
 import signal
 import sys
 import time
+from collections import deque
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -25,33 +27,61 @@ def _clock(seconds: float) -> str:
     return str(timedelta(seconds=int(seconds)))
 
 
+class Pace:
+    """How fast the last steps went: time left and tokens a second, from a window that forgets a slow start.
+
+    Args:
+        tokens: gives (tokens seen, trained tokens seen) by this process.
+    """
+
+    WINDOW = 20
+
+    def __init__(self, tokens: Callable[[], tuple[int, int]]) -> None:
+        self.tokens = tokens
+        self._marks: deque[tuple[float, int, int]] = deque(maxlen=self.WINDOW)
+
+    def mark(self, step: int) -> None:
+        """Notes that `step` is done, or that the run begins there."""
+        self._marks.append((time.monotonic(), step, self.tokens()[0]))
+
+    def seconds_left(self, total: int) -> float:
+        """Seconds to step `total` at the pace of the window; 0 before the first step."""
+        if len(self._marks) < 2 or self._marks[-1][1] == self._marks[0][1]:
+            return 0.0
+        (begin, first, _), (end, last, _) = self._marks[0], self._marks[-1]
+        return (end - begin) / (last - first) * (total - last)
+
+    def tokens_per_second(self) -> float:
+        """Tokens a second within the window."""
+        if len(self._marks) < 2:
+            return 0.0
+        (begin, _, first), (end, _, last) = self._marks[0], self._marks[-1]
+        return (last - first) / max(end - begin, 1e-9)
+
+
 class LogWriter(TrainerCallback):
     """trainer_log.jsonl and the event file: one line a log entry, written at once.
 
     Args:
         run: the run directory.
-        tokens: gives (tokens seen, trained tokens seen) by this process.
+        pace: measures the last steps; this callback feeds it.
         with_tokens: whether to write throughput and total_tokens.
     """
 
-    def __init__(self, run: Run, tokens: Any, with_tokens: bool) -> None:
+    def __init__(self, run: Run, pace: Pace, with_tokens: bool) -> None:
         self._run = run
-        self._tokens = tokens
+        self._pace = pace
         self._with_tokens = with_tokens
         self._started = time.monotonic()
-        self._first_step = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._started = time.monotonic()
-        self._first_step = state.global_step
+        self._pace.mark(state.global_step)
         if state.is_world_process_zero:
             self._run.emit("train_begin", step=state.global_step, total_steps=state.max_steps)
 
-    def _timing(self, state: TrainerState) -> dict[str, Any]:
-        elapsed = time.monotonic() - self._started
-        done = state.global_step - self._first_step
-        remaining = elapsed / done * (state.max_steps - state.global_step) if done else 0.0
-        return {"elapsed_time": _clock(elapsed), "remaining_time": _clock(remaining)}
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._pace.mark(state.global_step)
 
     def on_log(
         self,
@@ -73,10 +103,11 @@ class LogWriter(TrainerCallback):
             "lr": logs.get("learning_rate"),
             "epoch": round(state.epoch or 0.0, 4),
             "percentage": round(100 * state.global_step / state.max_steps, 2) if state.max_steps else 100.0,
-            **self._timing(state),
+            "elapsed_time": _clock(elapsed),
+            "remaining_time": _clock(self._pace.seconds_left(state.max_steps)),
         }
         if self._with_tokens:
-            tokens, _trained = self._tokens()
+            tokens, _trained = self._pace.tokens()
             entry |= {"throughput": round(tokens / elapsed, 2), "total_tokens": tokens}
         line = {key: value for key, value in entry.items() if value is not None}
         with (self._run.folder / TRAINER_LOG).open("a", encoding="utf-8") as handle:
@@ -95,17 +126,12 @@ class LogWriter(TrainerCallback):
 class ProgressBar(TrainerCallback):
     """A bar with loss, tokens a second and time left; plain lines at each log entry where there is no terminal."""
 
-    def __init__(self, tokens: Any) -> None:
-        self._tokens = tokens
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
         self._progress: Any = None
         self._task: Any = None
-        self._loss = float("nan")
-        self._started = 0.0
-        self._first_step = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._started = time.monotonic()
-        self._first_step = state.global_step
         if not state.is_world_process_zero or not sys.stderr.isatty():
             return
         from rich.console import Console
@@ -134,12 +160,11 @@ class ProgressBar(TrainerCallback):
         )
         self._progress.start()
 
-    def _speed(self) -> float:
-        return float(self._tokens()[0]) / max(time.monotonic() - self._started, 1e-9)
-
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._progress is not None:
-            self._progress.update(self._task, completed=state.global_step, speed=f"{self._speed():.0f}")
+            self._progress.update(
+                self._task, completed=state.global_step, speed=f"{self._pace.tokens_per_second():.0f}"
+            )
 
     def on_log(
         self,
@@ -155,17 +180,14 @@ class ProgressBar(TrainerCallback):
         if self._progress is not None and "loss" in logs:
             self._progress.update(self._task, loss=f"{logs['loss']:.4f}")
         elif "loss" in logs:
-            done = state.global_step - self._first_step
-            per_step = (time.monotonic() - self._started) / max(done, 1)
-            left = _clock(per_step * (state.max_steps - state.global_step))
             logger.info(
                 "step %d/%d  loss %.4f  lr %.3g  %.0f tokens/s  left %s",
                 state.global_step,
                 state.max_steps,
                 logs["loss"],
                 logs.get("learning_rate", 0.0),
-                self._speed(),
-                left,
+                self._pace.tokens_per_second(),
+                _clock(self._pace.seconds_left(state.max_steps)),
             )
         evals = {
             key: value for key, value in logs.items() if key.startswith("eval_") and key.endswith(("loss", "accuracy"))

@@ -32,7 +32,11 @@ class Engine(Group):
         "Folder for weights that fit into no memory.",
         note="Tunesmith loads a model whole onto one device and uses no such folder.",
     )
-    use_kv_cache: bool = key(True, "Keep keys and values of past tokens while answering; off is slow and saves memory.")
+    use_kv_cache: bool = key(
+        True,
+        "Keep keys and values of past tokens while answering; off is slow and saves memory.",
+        not_yet="answering without a cache",
+    )
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
