@@ -20,7 +20,7 @@ _EXAMPLES = {
     "data": "tunesmith data preview examples/train_lora/smollm2_lora_sft.yaml",
     "api": "tunesmith api examples/inference/smollm2.yaml",
     "webchat": "tunesmith webchat examples/inference/smollm2.yaml",
-    "eval": "tunesmith eval examples/evaluation/smollm2_mmlu.yaml",
+    "eval": "tunesmith eval --model_name_or_path smollm2-135m --template fewshot",
 }
 _LATER = ("api", "webchat", "eval")
 _PLACES = {"data": "data preview | check"}
