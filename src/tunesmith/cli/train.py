@@ -20,5 +20,6 @@ def main(words: Sequence[str]) -> None:
         train(config)
     if config.do_predict:
         from tunesmith.recipes.predict import run as predict
+        from tunesmith.recipes.train import with_result
 
-        predict(config)
+        predict(with_result(config) if config.do_train else config)

@@ -110,7 +110,9 @@ def _part(run: list[Segment], plan: _Plan) -> _Part:
         if first.text in plan.added:
             return _Part(first.trained, ids=(plan.added[first.text],))
     if any(not segment.literal and plan.guard.occurs_in(segment.text) for segment in _joined(run)):
-        text = "".join(plan.guard.rename(segment.text) if segment.literal else segment.text for segment in run)
+        text = "".join(
+            plan.guard.rename(segment.text) if segment.literal else plan.guard.admit(segment.text) for segment in run
+        )
         return _Part(first.trained, text=plan.guarded.setdefault(text, len(plan.guarded)), guarded=True)
     text = "".join(segment.text for segment in run) if len(run) > 1 else first.text
     return _Part(first.trained, text=plan.plain.setdefault(text, len(plan.plain)))

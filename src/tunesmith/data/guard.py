@@ -17,6 +17,14 @@ from typing import Any
 
 _TWIN = "\uf8f0{index}\uf8f1"
 
+CONTENT_TOKENS = "content_tokens"
+"""Entry of tokenizer_config.json: special tokens that the user added (`add_special_tokens`) to write them in rows."""
+
+
+def _any_of(names: Sequence[str]) -> re.Pattern[str]:
+    ordered = sorted(names, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, ordered)) if ordered else "(?!)")
+
 
 @dataclass(frozen=True)
 class Guard:
@@ -25,15 +33,24 @@ class Guard:
     Attributes:
         tokenizer: whose tokens they are; never changed.
         names: their texts.
+        content_names: tokens that the user added for use inside rows (`CONTENT_TOKENS`): they stay tokens there.
     """
 
     tokenizer: Any
     names: tuple[str, ...]
+    content_names: tuple[str, ...] = ()
 
     @functools.cached_property
     def _pattern(self) -> re.Pattern[str]:
-        ordered = sorted(self.names, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, ordered)) if ordered else "(?!)")
+        return _any_of(self.names)
+
+    @functools.cached_property
+    def _content_pattern(self) -> re.Pattern[str]:
+        return _any_of(self.content_names)
+
+    @functools.cached_property
+    def _twinned(self) -> tuple[str, ...]:
+        return (*self.names, *self.content_names)
 
     @functools.cached_property
     def _openings(self) -> frozenset[str]:
@@ -41,7 +58,7 @@ class Guard:
 
     @functools.cached_property
     def _twins(self) -> dict[str, str]:
-        return {name: _TWIN.format(index=index) for index, name in enumerate(self.names)}
+        return {name: _TWIN.format(index=index) for index, name in enumerate(self._twinned)}
 
     def occurs_in(self, text: str) -> bool:
         """Whether a guarded name is in the text; the two-character test keeps it cheap where there are hundreds."""
@@ -49,7 +66,11 @@ class Guard:
 
     def rename(self, text: str) -> str:
         """Template text with the private names in it."""
-        return self._pattern.sub(lambda match: self._twins[match.group()], text)
+        return self.admit(self._pattern.sub(lambda match: self._twins[match.group()], text))
+
+    def admit(self, text: str) -> str:
+        """Text of a row with the private names of tokens that may stand in rows."""
+        return self._content_pattern.sub(lambda match: self._twins[match.group()], text)
 
     def split(self, text: str) -> list[tuple[str, bool]]:
         """(piece, is a guarded name) in order, without empty pieces."""
@@ -73,13 +94,13 @@ class Guard:
         backend.no_padding()
         backend.no_truncation()
         known = {token.content: (index, token) for index, token in self.tokenizer.added_tokens_decoder.items()}
-        flags = [{key: getattr(known[name][1], key) for key in ("lstrip", "rstrip")} for name in self.names]
-        pairs = list(zip(self.names, flags, strict=True))
+        flags = [{key: getattr(known[name][1], key) for key in ("lstrip", "rstrip")} for name in self._twinned]
+        pairs = list(zip(self._twinned, flags, strict=True))
         backend.add_special_tokens([AddedToken(name, special=True, normalized=False, **flag) for name, flag in pairs])
         twins = [AddedToken(self._twins[name], special=False, normalized=False, **flag) for name, flag in pairs]
         backend.add_tokens(twins)
         backend.encode_special_tokens = True
-        return backend, {backend.token_to_id(self._twins[name]): known[name][0] for name in self.names}
+        return backend, {backend.token_to_id(self._twins[name]): known[name][0] for name in self._twinned}
 
     def _encode_slowly(self, text: str) -> list[int]:
         """For tokenizers without a backend: stretches between private names, one by one."""
@@ -101,9 +122,11 @@ def guard_of(tokenizer: Any, control_text: str) -> Guard:
 @functools.lru_cache(maxsize=4)
 def _guard(tokenizer: Any, control_text: str, size: int) -> Guard:
     added = tokenizer.added_tokens_decoder.values()
+    meant = set(tokenizer.init_kwargs.get(CONTENT_TOKENS) or ())
     names = [
         token.content
         for token in added
         if token.content.strip() and (token.special or (len(token.content) > 2 and token.content in control_text))
     ]
-    return Guard(tokenizer, tuple(names))
+    guarded = tuple(name for name in names if name not in meant)
+    return Guard(tokenizer, guarded, tuple(name for name in names if name in meant))

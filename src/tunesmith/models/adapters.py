@@ -68,6 +68,7 @@ def lora_config(config: RunConfig, model: nn.Module, new_ids: list[int]) -> Any:
         use_rslora=config.use_rslora,
         use_dora=config.use_dora,
         trainable_token_indices=indices,
+        ensure_weight_tying=bool(model.config.get_text_config().tie_word_embeddings and additional),
     )
 
 

@@ -122,9 +122,7 @@ def _find_adapters(config: RunConfig, base: Path) -> list[Path]:
     """The adapters' folders, each checked against the base and the adapters before it."""
     found: list[Path] = []
     for name in config.adapter_name_or_path:
-        path = resolve_adapter(
-            name, revision=config.model_revision, cache_dir=config.cache_dir, token=config.hf_hub_token
-        )
+        path = resolve_adapter(name, cache_dir=config.cache_dir, token=config.hf_hub_token)
         check_provenance(path, base, force=config.force_base, below=found)
         found.append(path)
     return found

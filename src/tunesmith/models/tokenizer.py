@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 from tunesmith.core import log
 from tunesmith.core.errors import ModelError, TemplateError
 from tunesmith.data.auto_template import AutoTemplate, auto_template
+from tunesmith.data.guard import CONTENT_TOKENS
 from tunesmith.data.stop import end_tokens
 from tunesmith.data.template import Template, load_template
 from tunesmith.models import hub
@@ -115,6 +117,8 @@ def _add_adapter_tokens(tokenizer: PreTrainedTokenizerBase, folder: Path) -> Non
                 f"{folder}: its tokenizer knows {token.content!r} as id {token_id}, the base model's does not; "
                 "was the adapter trained on another base?"
             )
+    noted = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get(CONTENT_TOKENS)
+    _allow_in_rows(tokenizer, noted or [])
     _logger.info("%d added tokens taken over from %s", len(added), folder)
 
 
@@ -125,6 +129,7 @@ def _add_tokens(tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> None:
     tokenizer.add_tokens(plain)
     if special:
         _add_special(tokenizer, special)
+        _allow_in_rows(tokenizer, special)
     if len(tokenizer) > before:
         _logger.info("%d tokens added to the vocabulary (%d in all)", len(tokenizer) - before, len(tokenizer))
 
@@ -150,6 +155,12 @@ def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, folder: Path, config: 
 
 def _brought_by_adapter(config: RunConfig) -> bool:
     return any((Path(name).expanduser() / "tokenizer.json").is_file() for name in config.adapter_name_or_path or ())
+
+
+def _allow_in_rows(tokenizer: PreTrainedTokenizerBase, names: Sequence[str]) -> None:
+    """Notes tokens that were added to be written in rows; the note is saved with the tokenizer."""
+    known = list(tokenizer.init_kwargs.get(CONTENT_TOKENS) or ())
+    tokenizer.init_kwargs[CONTENT_TOKENS] = list(dict.fromkeys([*known, *names]))
 
 
 def _add_special(tokenizer: PreTrainedTokenizerBase, names: list[str]) -> None:

@@ -49,8 +49,8 @@ def check(config: RunConfig) -> None:
     Raises:
         DataError: rows cannot be used (unless `skip_bad_rows`), after everything was printed.
     """
-    from tunesmith.data.pipeline import load_datasets, stop_on_rejects, supervision_report
-    from tunesmith.data.report import example_lines
+    from tunesmith.data.pipeline import load_datasets, supervision_report
+    from tunesmith.data.report import example_lines, raise_rejects
     from tunesmith.data.rows import TrainRows, concat_rows
 
     _names(config)
@@ -68,7 +68,8 @@ def check(config: RunConfig) -> None:
         _say(f"warning: {line}")
     if report.example is not None:
         _say("\n".join(example_lines(report.example, encoder.tokenizer.decode)))
-    stop_on_rejects(reports, config)
+    if not config.skip_bad_rows:
+        raise_rejects(reports, config.allow_untrained_rows)
 
 
 def _names(config: RunConfig) -> tuple[str, ...]:

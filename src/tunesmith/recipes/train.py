@@ -181,6 +181,15 @@ def save(session: Session) -> None:
     shutil.rmtree(folder / STAGING, ignore_errors=True)
 
 
+def with_result(config: RunConfig) -> RunConfig:
+    """The configuration that loads what this one has trained: the saved files, not the model in memory."""
+    output_dir = str(config.output_dir)
+    if config.finetuning_type == "lora":
+        adapters = [*(str(path) for path in _merged_before(config)), output_dir]
+        return config.replace(adapter_name_or_path=adapters, create_new_adapter=False)
+    return config.replace(model_name_or_path=output_dir, adapter_name_or_path=[])
+
+
 def _merged_before(config: RunConfig) -> list[Path]:
     """Adapters that were merged into the base before this one was trained."""
     paths = [Path(path) for path in config.adapter_name_or_path]

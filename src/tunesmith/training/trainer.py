@@ -85,6 +85,9 @@ class StepTrainer(Trainer):
                 f"the loss is {total.item()} at step {self.state.global_step + 1}. Lower learning_rate, or look at "
                 f"the rows of this step: {self._where(inputs)}; the last checkpoint is untouched"
             )
+        every = self.args.torch_empty_cache_steps
+        if every and self.state.global_step % every == 0 and torch.cuda.is_available():
+            torch.cuda.empty_cache()
         self.tokens_seen += inputs.n_tokens
         self.trained_tokens_seen += inputs.n_items
         return total

@@ -25,7 +25,9 @@ class Model(Group):
     adapter_name_or_path: tuple[str, ...] = key(
         (), "Adapters on top of the base model, in this order: folders or models of the hub."
     )
-    adapter_folder: str | None = key(None, "Subfolder of the adapter's repository that holds its weights.")
+    adapter_folder: str | None = key(
+        None, "Subfolder of the adapter's repository that holds its weights.", not_yet="adapters in subfolders"
+    )
     force_base: bool = key(False, "Load an adapter even though it says that it was trained on another base model.")
     cache_dir: str | None = key(
         None, "Where downloaded models are kept; the default is the hub's cache.", commands=TOKENIZER

@@ -29,6 +29,9 @@ _TRACKERS = (
 _LEVELS = ("detail", "debug", "info", "warning", "error", "critical", "passive")
 
 
+_ADDED_UP = "Loss and accuracy are added up at once: memory does not grow with the evaluation set."
+
+
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class Logging(Group):
     """What is told and where."""
@@ -92,10 +95,27 @@ class Evaluating(Group):
     eval_delay: float = key(0, "Epochs or steps before the first evaluation.", ge=0)
     eval_on_start: bool = key(False, "Evaluate before the first step, too.")
     per_device_eval_batch_size: int = key(8, "Rows at a time in evaluation and prediction.", ge=1)
-    prediction_loss_only: bool = key(False, "Compute nothing but the loss in evaluation.")
-    eval_accumulation_steps: int | None = key(None, "Batches after which results move to the CPU.", ge=1)
-    eval_do_concat_batches: bool = key(True, "Join the results of batches.")
-    eval_use_gather_object: bool = key(False, "Gather results as objects from all processes.")
+    prediction_loss_only: bool = key(
+        False,
+        "Compute nothing but the loss in evaluation.",
+        note="Evaluation computes no more unless `compute_accuracy` asks.",
+    )
+    eval_accumulation_steps: int | None = key(
+        None,
+        "Batches after which results move to the CPU.",
+        ge=1,
+        note=_ADDED_UP,
+    )
+    eval_do_concat_batches: bool = key(
+        True,
+        "Join the results of batches.",
+        note=_ADDED_UP,
+    )
+    eval_use_gather_object: bool = key(
+        False,
+        "Gather results as objects from all processes.",
+        note=_ADDED_UP,
+    )
     include_for_metrics: tuple[str, ...] = key(
         (), "What a metric function is given beside the answers.", note="The built-in metrics need nothing more."
     )

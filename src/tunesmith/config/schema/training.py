@@ -174,8 +174,8 @@ class Precision(Group):
 
     bf16: bool = key(False, "Compute in bfloat16 with float32 weights.")
     fp16: bool = key(False, "Compute in float16 with float32 weights.")
-    bf16_full_eval: bool = key(False, "Evaluate in bfloat16.")
-    fp16_full_eval: bool = key(False, "Evaluate in float16.")
+    bf16_full_eval: bool = key(False, "Evaluate in bfloat16.", not_yet="another number format for evaluation")
+    fp16_full_eval: bool = key(False, "Evaluate in float16.", not_yet="another number format for evaluation")
     tf32: bool | None = key(None, "Allow TF32 on newer NVIDIA GPUs.")
     gradient_checkpointing: bool = key(
         False,

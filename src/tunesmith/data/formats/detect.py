@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +25,7 @@ def detect(spec: DatasetSpec, rows: list[dict[str, Any]]) -> tuple[DatasetSpec, 
     Raises:
         DataError: the keys fit none of the known layouts.
     """
-    keys = {key for row in rows for key in row}
+    keys = _telling_keys(rows)
     found = _chat(rows, keys) or _flat(keys)
     if found is None:
         there = ", ".join(sorted(map(str, keys))) or "none"
@@ -46,6 +47,15 @@ def detect(spec: DatasetSpec, rows: list[dict[str, Any]]) -> tuple[DatasetSpec, 
         settled,
         f"dataset {spec.name}: read as {settled.formatting}{' with ranking' if settled.ranking else ''} ({pairs})",
     )
+
+
+_LAYOUT_KEYS = frozenset({"messages", "conversations", "conversation", "instruction", "prompt", "text"})
+
+
+def _telling_keys(rows: list[dict[str, Any]]) -> set[str]:
+    """All keys, but those that decide the layout only where half the rows have them: one stray row must not decide."""
+    counts = Counter(key for row in rows for key in row)
+    return {key for key, count in counts.items() if key not in _LAYOUT_KEYS or 2 * count >= len(rows)}
 
 
 def _present(keys: set[str], *names: str) -> str | None:
