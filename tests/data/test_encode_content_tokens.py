@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from tests.conftest import make_tiny_tokenizer
+
 from tunesmith.core.types import Conversation, Message
 from tunesmith.data.auto_template import auto_template
 from tunesmith.data.encode import encode

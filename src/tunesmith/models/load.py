@@ -92,6 +92,8 @@ def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Modu
     Raises:
         ModelError: files are missing or do not fit.
     """
+    from transformers import set_seed
+
     attention.register()
     resolved = resolve_model(
         config.model_name_or_path or "",
@@ -101,6 +103,7 @@ def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Modu
     )
     adapters = _find_adapters(config, resolved.path)
     if trainable:
+        set_seed(config.seed)  # new adapters and fresh weights are random: the seed must come before them
         precision = training_precision(config, stored_dtype(resolved.path))
         logger.info("%s", precision.reason)
         implementation = attention.training_implementation(config.flash_attn)
