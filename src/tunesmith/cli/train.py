@@ -19,7 +19,7 @@ def main(words: Sequence[str]) -> None:
 
         train(config)
     if config.do_predict:
+        from tunesmith.config.result import with_result
         from tunesmith.recipes.predict import run as predict
-        from tunesmith.recipes.train import with_result
 
         predict(with_result(config) if config.do_train else config)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunesmith.config.result import merged_before
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import Interrupted, TrainingError
 from tunesmith.core.lazy import lookup
@@ -174,26 +175,11 @@ def save(session: Session) -> None:
             base_model=session.config.model_name_or_path or "",
             base_path=base_folder(trainer.model),
             template=session.config.template,
-            stacked_adapters=_merged_before(session.config),
+            stacked_adapters=[Path(name) for name in merged_before(session.config)],
         )
     for path in sorted(staged.iterdir()):
         path.replace(folder / path.name)
     shutil.rmtree(folder / STAGING, ignore_errors=True)
-
-
-def with_result(config: RunConfig) -> RunConfig:
-    """The configuration that loads what this one has trained: the saved files, not the model in memory."""
-    output_dir = str(config.output_dir)
-    if config.finetuning_type == "lora":
-        adapters = [*(str(path) for path in _merged_before(config)), output_dir]
-        return config.replace(adapter_name_or_path=adapters, create_new_adapter=False)
-    return config.replace(model_name_or_path=output_dir, adapter_name_or_path=[])
-
-
-def _merged_before(config: RunConfig) -> list[Path]:
-    """Adapters that were merged into the base before this one was trained."""
-    paths = [Path(path) for path in config.adapter_name_or_path]
-    return paths if config.create_new_adapter else paths[:-1]
 
 
 def evaluate(session: Session) -> None:
