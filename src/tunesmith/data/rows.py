@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -68,6 +69,13 @@ class TokenizedRows(Sequence[TokenizedRow]):
     def lengths(self) -> Array:
         """Tokens of each row."""
         return np.diff(self.offsets)
+
+    def digest(self) -> str:
+        """Identity of the rows in their order: sha256 over tokens and labels, 64 hex digits."""
+        whole = hashlib.sha256()
+        for array in (self.ids, self.trained, self.offsets, self.odd):
+            whole.update(np.ascontiguousarray(array).tobytes())
+        return whole.hexdigest()
 
     @property
     def n_trained(self) -> Array:

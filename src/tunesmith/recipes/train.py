@@ -61,12 +61,12 @@ def set_up(config: RunConfig) -> Session:
     from tunesmith.data.pipeline import prepare
     from tunesmith.models.load import load_model
     from tunesmith.models.tokenizer import load_template_for, load_tokenizer
-    from tunesmith.training.resume import choose_checkpoint, start_over
+    from tunesmith.training.resume import choose_checkpoint
+    from tunesmith.training.trackers import check_trackers
 
+    check_trackers(config.report_to)
     run = Run(Path(config.output_dir or "."))
     resume = choose_checkpoint(config) if config.do_train else None
-    if config.do_train and resume is None:
-        start_over(config)
     run.folder.mkdir(parents=True, exist_ok=True)
     run.emit("start", resume=str(resume) if resume else None)
     tokenizer = load_tokenizer(config)
@@ -118,15 +118,17 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
 
 def fit(session: Session) -> None:
     """Trains, then writes weights and results; on a signal a checkpoint is written and Interrupted raised."""
-    from tunesmith.training.resume import check_disk, report_resume
+    from tunesmith.training.resume import check_disk, report_resume, start_over
 
     config, trainer = session.config, session.trainer
     write_atomic(
         session.run.folder / "training_args.yaml", config.replace(micro_batch_tokens=trainer.token_budget).to_yaml()
     )
-    check_disk(config, trainer)
     if session.resume:
         report_resume(session.resume, trainer)
+    else:
+        start_over(config)
+    check_disk(config, trainer)
     session.stop.install()
     try:
         result = trainer.train(resume_from_checkpoint=str(session.resume) if session.resume else None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,18 +49,9 @@ class MemoryPlan:
     facts: dict[str, Any]
 
 
-def data_hash(rows: Any) -> str:
-    """Identity of the training rows in order: sha256 over tokens and labels."""
-    digest = hashlib.sha256()
-    for index in range(len(rows)):
-        item = rows[index]
-        digest.update(repr((list(item["input_ids"]), list(item["labels"]))).encode())
-    return digest.hexdigest()
-
-
 def _longest_row(prepared: Any) -> int:
     sets = [prepared.train, *(prepared.eval.values() if isinstance(prepared.eval, dict) else [prepared.eval])]
-    return max((max(rows[i]["lengths"]) for rows in sets if rows is not None for i in range(len(rows))), default=1)
+    return max((int(part.rows.lengths.max()) for part in sets if part is not None and len(part.rows)), default=1)
 
 
 def _optimizer_bytes(model: torch.nn.Module) -> int:
@@ -126,7 +116,7 @@ def plan_memory(
     facts = {
         "micro_batch_tokens": budget,
         "gradient_checkpointing": is_on,
-        "data": data_hash(prepared.train) if prepared.train is not None else None,
+        "data": prepared.train.rows.digest() if prepared.train is not None else None,
         "settings": settings,
     }
     _name_changes(known, facts)

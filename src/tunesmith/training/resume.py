@@ -10,7 +10,7 @@ from typing import Any
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import TrainingError
 from tunesmith.core.log import get_logger
-from tunesmith.core.runs import EVENTS_FILE, write_atomic
+from tunesmith.core.runs import write_atomic
 from tunesmith.models.adapters import count_parameters
 from tunesmith.training.callbacks import TRAINER_LOG
 from tunesmith.training.checkpoints import STAGING, check_space, list_checkpoints, newest_whole, resumable
@@ -45,14 +45,17 @@ def choose_checkpoint(config: RunConfig) -> Path | None:
 
 
 def start_over(config: RunConfig) -> None:
-    """Clears what an earlier run left, so that nothing of it can be mistaken for this one's."""
+    """Clears what an earlier run left, so that nothing of it can be mistaken for this one's.
+
+    Called when all else is ready: a run that cannot start costs nothing of the old one.
+    """
     output_dir = Path(config.output_dir or ".")
     old = list_checkpoints(output_dir)
     if old:
         logger.info("overwrite_output_dir: deleting %d checkpoints of an earlier run in %s", len(old), output_dir)
     for folder in [*old, output_dir / STAGING]:
         shutil.rmtree(folder, ignore_errors=True)
-    for name in (TRAINER_LOG, EVENTS_FILE, "all_results.json"):
+    for name in (TRAINER_LOG, "all_results.json"):
         (output_dir / name).unlink(missing_ok=True)
 
 
