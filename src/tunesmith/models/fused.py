@@ -96,7 +96,7 @@ def _is_plain_lora(module: Any) -> bool:
 
     if name not in module.lora_A or module.merged or module.disable_adapters or module.use_dora.get(name):
         return False
-    plain = isinstance(module.lora_dropout[name], nn.Identity) and not getattr(parts, "lora_variant", {})
+    plain = isinstance(module.lora_dropout[name], nn.Identity) and not getattr(module, "lora_variant", {})
     same_dtype = base.weight.dtype == module.lora_A[name].weight.dtype and not base.weight.requires_grad
     return plain and same_dtype and module.lora_A[name].bias is None and module.lora_B[name].bias is None
 
