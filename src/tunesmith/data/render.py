@@ -307,7 +307,8 @@ def _answer(writer: _Writer, answer: Message | None, text: str, ids: Sequence[st
         slot = (CONTENT + tail, *template.function[1:])
         return _segments(slot, [(lead, True), *pieces, (head, True), *calls_pieces], writer.tokens)
     else:
-        joint = [("\n", False)] if text and not text.endswith(template.thought_words[1]) else []
+        ends_thought = template.reasons and text.endswith(template.thought_words[1])
+        joint = [("\n", False)] if text and not ends_thought else []
     return _segments(template.function, [*pieces, *joint, *calls_pieces], writer.tokens)
 
 
