@@ -1,4 +1,4 @@
-"""What is written of each answer: its thought or none, an empty thought or none; LLaMA-Factory's rules and official ones.
+"""What is written of each answer: its thought, an empty one or none; by LLaMA-Factory's rules and by official ones.
 
 The frame around an answer is `render.py`'s business.
 """
@@ -76,9 +76,7 @@ def _joined(template: Template, answer: Message | None) -> str:
     return text.strip() if "assistant" in template.strip else text
 
 
-def _plain(
-    template: Template, answer: Message | None, settings: RenderSettings, keeps: bool, fills: bool
-) -> Written:
+def _plain(template: Template, answer: Message | None, settings: RenderSettings, keeps: bool, fills: bool) -> Written:
     text = _joined(template, answer)
     if answer is not None and not keeps:
         text = cut_thought(text, template.thought_words)

@@ -21,7 +21,7 @@ from tunesmith.data.tools.base import SHIELD, shield, to_json, wrapped
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 """How a template marks what the model generates."""
-_ANSWER_MARK = re.compile(r"</?(\w+:)?(think|thinking|tool_call)>|◁/?think▷")
+ANSWER_MARK = re.compile(r"</?(\w+:)?(think|thinking|tool_call)>|◁/?think▷")
 """Tokens that an answer may write out in its text: a thought's and a call's marks."""
 _THOUGHT_FIELD = re.compile(r"[.'\"](reasoning_content|reasoning|thinking)\b")
 
@@ -196,7 +196,7 @@ def with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
 def _broken_message(message: dict[str, Any], guard: Guard) -> dict[str, Any]:
     names = guard.names
     if message["role"] == "assistant":
-        names = tuple(name for name in names if not _ANSWER_MARK.fullmatch(name))
+        names = tuple(name for name in names if not ANSWER_MARK.fullmatch(name))
     kept = {key: message[key] for key in ("role", "tool_call_id", "name") if key in message}
     return {**_broken(message, names), **kept}
 

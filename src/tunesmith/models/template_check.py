@@ -72,15 +72,17 @@ def differences(
         settings, default_system=None, enable_thinking=settings.enable_thinking is not False, tool_format=None
     )
     found = []
+    compared = 0
     for probe, conversation in PROBES.items():
         has_system = conversation.messages[0].role == "system"
-        if not has_system and template.default_system and not with_default:
+        if not has_system and template.default_system and compared and not with_default:
             continue
         try:
             theirs = _prompt_ids(own, conversation, tokenizer, plain)
         except TemplateError:
             continue
         ours = _prompt_ids(template, conversation, tokenizer, plain)
+        compared += 1
         if ours != theirs:
             found.append(Difference(probe, ours, theirs))
     return found

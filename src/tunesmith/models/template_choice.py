@@ -45,7 +45,9 @@ def choose_template(config: RunConfig, tokenizer: Any) -> tuple[Template | AutoT
         return auto_template(tokenizer), said
     if has_own:
         return auto_template(tokenizer), "template: not given, the tokenizer's own chat template is used (auto)"
-    return load_template("default", is_compat(config)), "template: not given and the tokenizer has none: default is used"
+    return load_template(
+        "default", is_compat(config)
+    ), "template: not given and the tokenizer has none: default is used"
 
 
 def model_names(config: RunConfig) -> list[str | None]:
@@ -73,17 +75,22 @@ def check_fit(template: Template | AutoTemplate, config: RunConfig, tokenizer: A
     Raises:
         TemplateError: they are of different families, and `force_template` is not set.
     """
-    if isinstance(template, AutoTemplate) or not config.template:
+    if isinstance(template, AutoTemplate):
         return
+    if config.template and tokenizer.chat_template:
+        _compare(template, config, tokenizer)
     if template.differs:
         _say_official(template.name, ", ".join(template.differs))
-    if not tokenizer.chat_template:
-        return
+
+
+def _compare(template: Template, config: RunConfig, tokenizer: Any) -> None:
     settings = settings_of(config)
     found = differences(template, tokenizer, settings)
     if is_compat(config) and found:
         found = differences(load_template(template.name), tokenizer, settings) and found
     if not found:
+        if not is_compat(config) and config.default_system is None:
+            _compare_default(template, config, tokenizer)
         return
     text = "\n".join(found[0].lines(tokenizer, template.name))
     known = known_template(model_names(config))
@@ -102,6 +109,15 @@ def check_fit(template: Template | AutoTemplate, config: RunConfig, tokenizer: A
         )
     else:
         raise _mismatch(template.name, known[0] if known else "", found[0], text)
+
+
+def _compare_default(template: Template, config: RunConfig, tokenizer: Any) -> None:
+    """Says where only the system text differs that stands in for none."""
+    if template.name not in PLAIN_TEXT and differences(template, tokenizer, settings_of(config), with_default=True):
+        _logger.info(
+            "template: %s writes another default system text than the model's chat template; default_system sets it",
+            template.name,
+        )
 
 
 def _mismatch(name: str, known: str, difference: Difference, text: str) -> TemplateError:
