@@ -18,6 +18,7 @@ OURS = {
     "overwrite_export",
     "skip_bad_rows",
     "stop",
+    "force_template",
     "template_compat",
 }
 

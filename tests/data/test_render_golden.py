@@ -71,7 +71,7 @@ def variants(name):
 
 @pytest.mark.parametrize("name", sorted(DATA["templates"]))
 def test_training_segments(name):
-    template = load_template(name)
+    template = load_template(name, compat=True)
     count = 0
     for key, settings, _, expected, _ in variants(name):
         turns = render_turns(template, conversation_of(key), settings, TOKENS)
@@ -85,7 +85,7 @@ def test_training_segments(name):
 
 @pytest.mark.parametrize("name", sorted(DATA["templates"]))
 def test_inference_prompt_and_answer(name):
-    template = load_template(name)
+    template = load_template(name, compat=True)
     for key, _, settings, _, expected in variants(name):
         prompt, answer = render_turn(template, conversation_of(key), settings, TOKENS)
         if template.efficient_eos:
@@ -96,7 +96,7 @@ def test_inference_prompt_and_answer(name):
 
 @pytest.mark.parametrize("name", sorted(DATA["templates"]))
 def test_the_prompt_is_that_of_an_empty_answer(name):
-    template = load_template(name)
+    template = load_template(name, compat=True)
     conversation = conversation_of("thought_answer_empty")
     for thinking in (True, False, None):
         settings = RenderSettings(enable_thinking=thinking, compat=True)

@@ -14,13 +14,14 @@ from typing import Any
 
 from tunesmith.core.errors import TemplateError
 from tunesmith.core.types import Conversation, Message
+from tunesmith.data.call_ids import call_ids
 from tunesmith.data.guard import Guard, guard_of
 from tunesmith.data.settings import RenderSettings
 from tunesmith.data.tools.base import SHIELD, shield, to_json, wrapped
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 """How a template marks what the model generates."""
-_ANSWER_MARK = re.compile(r"</?(\w+:)?(think|thinking|tool_call)>|◁/?think▷")
+ANSWER_MARK = re.compile(r"</?(\w+:)?(think|thinking|tool_call)>|◁/?think▷")
 """Tokens that an answer may write out in its text: a thought's and a call's marks."""
 _THOUGHT_FIELD = re.compile(r"[.'\"](reasoning_content|reasoning|thinking)\b")
 
@@ -155,23 +156,22 @@ class Chat:
 def as_dicts(template: AutoTemplate, messages: Sequence[Message]) -> list[dict[str, Any]]:
     """The messages in the form that chat templates read; ids link results to calls."""
     wants_none = re.search(r"content['\"]?\]? is (none|None)", template.text) is not None
-    short_ids = "length 9" in template.text  # Mistral's templates refuse any other id
-    pending: list[tuple[str, str]] = []
+    short = "length 9" in template.text or "length != 9" in template.text  # Mistral's templates refuse any other id
+    calls: dict[str, str] = {}
     chat = []
-    for index, message in enumerate(messages):
+    for message, ids in zip(messages, call_ids(messages, short), strict=True):
         item: dict[str, Any] = {"role": message.role, "content": message.content}
         if message.reasoning_content is not None:
             _put_thought(item, message.reasoning_content, template)
         if message.tool_calls:
-            ids = [_call_id(call.id, short_ids, index, number) for number, call in enumerate(message.tool_calls)]
-            pending = [(one, call.name) for one, call in zip(ids, message.tool_calls, strict=True)]
+            calls = {one: call.name for one, call in zip(ids, message.tool_calls, strict=True)}
             item["tool_calls"] = [
                 {"id": one, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
                 for one, call in zip(ids, message.tool_calls, strict=True)
             ]
             item["content"] = item["content"] or (None if wants_none else "")
-        elif message.role == "tool" and pending:
-            item["tool_call_id"], item["name"] = pending.pop(0)
+        elif message.role == "tool" and ids:
+            item["tool_call_id"], item["name"] = ids[0], calls.get(ids[0], "")
         chat.append(item)
     return chat
 
@@ -182,10 +182,6 @@ def _put_thought(item: dict[str, Any], thought: str, template: AutoTemplate) -> 
         item["reasoning_content"] = thought
     else:
         item["content"] = f"{template.thought_words[0]}{thought}{template.thought_words[1]}{item['content']}"
-
-
-def _call_id(given: str | None, short: bool, index: int, number: int) -> str:
-    return given if given and not short else f"call{index:03d}{number:02d}"
 
 
 def with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
@@ -200,7 +196,7 @@ def with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
 def _broken_message(message: dict[str, Any], guard: Guard) -> dict[str, Any]:
     names = guard.names
     if message["role"] == "assistant":
-        names = tuple(name for name in names if not _ANSWER_MARK.fullmatch(name))
+        names = tuple(name for name in names if not ANSWER_MARK.fullmatch(name))
     kept = {key: message[key] for key in ("role", "tool_call_id", "name") if key in message}
     return {**_broken(message, names), **kept}
 

@@ -7,14 +7,20 @@ begins with both; that is verified for each conversation.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from tunesmith.core.errors import TemplateError
-from tunesmith.core.types import Conversation, Segment
-from tunesmith.data.auto_chat import GENERATION, AutoTemplate, Chat, auto_template
+from tunesmith.core.types import Conversation, Message, Segment
+from tunesmith.data.auto_chat import ANSWER_MARK, GENERATION, AutoTemplate, Chat, auto_template
 from tunesmith.data.settings import RenderSettings
 from tunesmith.data.tools.base import SHIELD, bare, to_json
+
+_MARK = "\ue0f2"
+"""Stands for an answer whose place is looked for."""
+_ENDING = 12
+"""Characters at the end of a prompt by which that end is found again."""
 
 __all__ = ["AutoTemplate", "auto_template", "render_auto", "render_auto_prompt"]
 
@@ -22,9 +28,12 @@ __all__ = ["AutoTemplate", "auto_template", "render_auto", "render_auto_prompt"]
 def render_auto(template: AutoTemplate, conversation: Conversation, settings: RenderSettings) -> list[Segment]:
     """The whole conversation; an answer is trained from where its prompt ends to where the next message begins.
 
+    Where the template writes the past differently once more follows, and does not mark generated text itself, answers
+    that no longer stand behind their own prompt carry no loss. If the last one is among them (a system text that moves
+    to the last user message), the text is the prompt of the last answer, and that answer.
+
     Raises:
-        TemplateError: the template refuses the conversation, or writes a trained answer differently once more messages
-            follow and does not mark generated text itself.
+        TemplateError: the template refuses the conversation, or no answer that is to be learnt can be told from it.
     """
     chat = Chat.of(template, conversation, settings)
     full = chat.render(len(chat.messages), generation=False)
@@ -33,9 +42,18 @@ def render_auto(template: AutoTemplate, conversation: Conversation, settings: Re
     spans = _spans(chat, full)
     missing = [index for index, trained in wanted.items() if trained and index not in spans]
     if missing:
-        spans = _marked_spans(chat, full, missing[0] - chat.offset)
+        full, spans = _mended(chat, full, spans, missing)
+        insisted = [index for index in missing if _message_at(conversation, chat, index).trained]
+        learnt = [index for index, trained in wanted.items() if trained and index in spans]
+        if not learnt or set(insisted) - set(spans):
+            raise _unstable((insisted or missing)[0] - chat.offset)
     cuts = [(start, end, wanted[index]) for index, (start, end) in sorted(spans.items())]
     return _segments(template, full, cuts, settings.train_on_prompt)
+
+
+def _message_at(conversation: Conversation, chat: Chat, index: int) -> Message:
+    """The message that stands at a place of the chat."""
+    return conversation.messages[index - chat.offset]
 
 
 def render_auto_prompt(template: AutoTemplate, conversation: Conversation, settings: RenderSettings) -> list[Segment]:
@@ -53,18 +71,69 @@ def render_auto_prompt(template: AutoTemplate, conversation: Conversation, setti
 def _spans(chat: Chat, full: str) -> dict[int, tuple[int, int]]:
     """Where each answer stands in `full`: message index -> (start, end).
 
-    An answer is left out when the text up to it, or up to its end, is not how `full` begins: then the template writes
-    the past differently once more follows.
+    An answer is left out when the text up to it is not how `full` begins: then it was another prompt. It is left out,
+    too, when something of it is missing: then the template writes the past differently once more follows.
     """
     spans = {}
     for index, message in enumerate(chat.messages):
         if message["role"] != "assistant":
             continue
         start = chat.render(index, generation=True)
-        end = chat.render(index + 1, generation=False)
-        if full.startswith(end) and end.startswith(start):
-            spans[index] = (len(start), len(end))
+        if not full.startswith(start):
+            continue
+        alone = chat.render(index + 1, generation=False)
+        if full.startswith(alone) and alone.startswith(start):
+            spans[index] = (len(start), len(alone))
+        elif end := _end_of(chat, full, len(start), alone, message):
+            spans[index] = (len(start), end)
     return spans
+
+
+def _end_of(chat: Chat, full: str, start: int, alone: str, message: Mapping[str, Any]) -> int | None:
+    """Where an answer ends that was written a little otherwise (without an empty thought), but whole; else None."""
+    position = start
+    for piece, is_control in chat.template.guard.split(full[start:]):
+        position += len(piece)
+        if is_control and not ANSWER_MARK.fullmatch(piece):
+            break
+    else:
+        return None
+    answer = full[start:position]
+    texts = [message.get(key) or "" for key in ("content", "reasoning_content")]
+    if not all(text.strip() in answer for text in texts):
+        return None
+    blank = alone[len(alone.rstrip()) :]
+    return position + len(blank) * full.startswith(blank, position)
+
+
+def _mended(
+    chat: Chat, full: str, spans: dict[int, tuple[int, int]], missing: Sequence[int]
+) -> tuple[str, dict[int, tuple[int, int]]]:
+    """The text and its answers once more, by the template's own generation blocks, or for the last answer alone."""
+    answers = [index for index, message in enumerate(chat.messages) if message["role"] == "assistant"]
+    if GENERATION.search(chat.template.text):
+        marked = chat.generation_spans()
+        if len(marked) == len(answers):
+            return full, dict(zip(answers, marked, strict=True))
+    last = len(chat.messages) - 1
+    if answers[-1] != last or last not in missing:
+        return full, spans
+    prompt = chat.render(last, generation=True)
+    answer = _last_answer(chat, full, prompt)
+    if not answer:
+        return full, spans
+    return prompt + answer, _spans(chat, prompt) | {last: (len(prompt), len(prompt) + len(answer))}
+
+
+def _last_answer(chat: Chat, full: str, prompt: str) -> str | None:
+    """The last answer as `full` writes it behind another prompt: it begins where the end of the prompt is found."""
+    marked = replace(chat, messages=[*chat.messages[:-1], {**chat.messages[-1], "content": _MARK}])
+    head, found, _ = marked.render(len(chat.messages), generation=False).partition(_MARK)
+    ending = prompt[-_ENDING:]
+    place = head.rfind(ending)
+    if not found or place < 0 or not full.startswith(head):
+        return None
+    return full[place + len(ending) :]
 
 
 def _check_nothing_lost(full: str, conversation: Conversation) -> None:
@@ -87,21 +156,11 @@ def _check_nothing_lost(full: str, conversation: Conversation) -> None:
         )
 
 
-def _marked_spans(chat: Chat, full: str, first: int) -> dict[int, tuple[int, int]]:
-    """Where the template's own generation blocks stand.
-
-    Raises:
-        TemplateError: there are none, or not one an answer.
-    """
-    answers = [index for index, message in enumerate(chat.messages) if message["role"] == "assistant"]
-    if GENERATION.search(chat.template.text):
-        spans = chat.generation_spans()
-        if len(spans) == len(answers):
-            return dict(zip(answers, spans, strict=True))
-    raise TemplateError(
-        f"template: auto: the tokenizer's chat template writes the answer in message {first + 1} otherwise at the "
+def _unstable(index: int) -> TemplateError:
+    return TemplateError(
+        f"template: auto: the tokenizer's chat template writes the answer in message {index + 1} otherwise at the "
         "end of a prompt than inside a longer conversation, so what would be learnt is not what would be generated; "
-        "use mask_history: true (learn the last answer of each row), or name a template"
+        "leave that answer untrained, or name a template"
     )
 
 

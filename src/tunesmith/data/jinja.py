@@ -6,18 +6,29 @@ Earlier thoughts are cut and the empty thought is written as in a prompt; variab
 
 from __future__ import annotations
 
-from tunesmith.data.jinja_tools import CALLS, TOOLS
-from tunesmith.data.template import BOS, CONTENT, EOS, Slot, Template, Token
+import re
+
+from tunesmith.data.jinja_thoughts import GENERATION, thoughts_part
+from tunesmith.data.jinja_tools import CALLS, LINKED_MISTRAL, TOOLS, quoted
+from tunesmith.data.template import BOS, CALL_ID, CONTENT, EOS, Slot, Template, Token
 
 _SYSTEM = """\
-{{%- set ns = namespace(system=none, text='', tools_text='') -%}}
+{{%- set ns = namespace(system=none, text='', thought='', tools_text='', ids=[], result=0, last_user=-1) -%}}
 {{%- if messages and messages[0].role == 'system' -%}}
-    {{%- set ns.system = messages[0].content -%}}
+    {{%- set ns.system = messages[0].content{strip} -%}}
     {{%- set turns = messages[1:] -%}}
 {{%- else -%}}
     {{%- set turns = messages -%}}
 {{%- endif -%}}
 {{%- set system = ns.system or {default} -%}}
+"""
+_LAST_USER = """\
+{%- set ns.last_user = -1 -%}
+{%- for message in turns -%}
+    {%- if message.role == 'user' -%}
+        {%- set ns.last_user = loop.index0 -%}
+    {%- endif -%}
+{%- endfor -%}
 """
 _TOOLS = """\
 {{%- macro tools_part() -%}}
@@ -26,39 +37,25 @@ _TOOLS = """\
 {{%- if tools -%}}
     {{%- set ns.tools_text = tools_part() -%}}
 {{%- endif -%}}
-{{%- set system = system ~ {tools_text} -%}}
 """
 _CALLS = """\
-{{%- macro calls_part(calls) -%}}
+{{%- macro calls_part(calls, ids) -%}}
 {snippet}
 {{%- endmacro -%}}
 """
 _TURNS = """\
 {{%- for message in turns -%}}
     {{%- if message.role == 'user' -%}}
-        {{%- set content = {first}message.content -%}}
+{before}\
+        {{%- set content = {first}message.content{strip_user} -%}}
         {{{{- {user} -}}}}
     {{%- elif message.role == 'tool' -%}}
-        {{%- if loop.previtem is defined and loop.previtem.role == 'tool' -%}}
-            {{%- set ns.text = ns.text ~ {join} ~ message.content -%}}
-        {{%- else -%}}
-            {{%- set ns.text = message.content -%}}
-        {{%- endif -%}}
-        {{%- if loop.nextitem is not defined or loop.nextitem.role != 'tool' -%}}
-            {{%- set content = ns.text -%}}
-            {{{{- {observation} -}}}}
-        {{%- endif -%}}
+{results}\
     {{%- elif message.role == 'assistant' -%}}
-        {{%- set ns.text = message.content or '' -%}}
-        {{%- if message.reasoning_content is defined and message.reasoning_content is not none -%}}
-            {{%- set ns.text = {opening} ~ message.reasoning_content ~ {closing} ~ ns.text -%}}
-        {{%- endif -%}}
 {thoughts}\
         {{%- if message.tool_calls -%}}
-            {{%- if ns.text and not ns.text.endswith('\\n') and not ns.text.endswith({closing}) -%}}
-                {{%- set ns.text = ns.text ~ '\\n' -%}}
-            {{%- endif -%}}
-            {{%- set content = ns.text ~ calls_part(message.tool_calls) -%}}
+{ids}\
+{joint}\
             {{{{- {function} -}}}}
         {{%- else -%}}
             {{%- set content = ns.text -%}}
@@ -68,68 +65,100 @@ _TURNS = """\
     {{%- endif -%}}
 {{%- endfor -%}}
 {generation}"""
-_THOUGHTS = """\
-        {{%- if {cuts} and {opening} in ns.text and {closing} in ns.text -%}}
-            {{%- set ns.text = ns.text.split({closing})[-1].lstrip('\\n') -%}}
+_BEFORE = """\
+        {%- if loop.index0 == ns.last_user -%}
+            {{- ns.tools_text -}}
+        {%- endif -%}
+"""
+_RESULTS = """\
+        {{%- if loop.previtem is defined and loop.previtem.role == 'tool' -%}}
+            {{%- set ns.text = ns.text ~ {join} ~ message.content{strip} -%}}
+        {{%- else -%}}
+            {{%- set ns.text = message.content{strip} -%}}
         {{%- endif -%}}
-        {{%- if loop.last and {bare_opening} not in ns.text and {bare_closing} not in ns.text -%}}
-            {{{{- {empty} -}}}}
+        {{%- if loop.nextitem is not defined or loop.nextitem.role != 'tool' -%}}
+            {{%- set content = ns.text -%}}
+            {{{{- {observation} -}}}}
         {{%- endif -%}}
 """
-_CUTS = (
-    "(not (preserve_thinking | default(false)) if not loop.last "
-    "else enable_thinking is defined and enable_thinking == false)"
-)
-_GENERATION = """\
-{{%- if add_generation_prompt and enable_thinking is defined and not enable_thinking -%}}
-    {{{{- {empty} -}}}}
-{{%- endif -%}}
+_LINKED_RESULTS = """\
+        {{%- set content = message.content{strip} -%}}
+        {{%- set call_id = ns.ids[ns.result] | default('') -%}}
+        {{%- set ns.result = ns.result + 1 -%}}
+        {{{{- {observation} -}}}}
+"""
+_IDS = """\
+            {%- set position = loop.index0 + (messages | length) - (turns | length) -%}
+            {%- set ns.ids = [] -%}
+            {%- set ns.result = 0 -%}
+            {%- for call in message.tool_calls -%}
+                {%- set given = call.id | default('', true) -%}
+                {%- set made = 'call' ~ '%03d' % position ~ '%02d' % loop.index0 -%}
+                {%- set ns.ids = ns.ids + [given if given | length == 9 else made] -%}
+            {%- endfor -%}
+"""
+_JOINT = """\
+            {{%- if {wanted} -%}}
+                {{%- set ns.text = ns.text ~ '\\n' -%}}
+            {{%- endif -%}}
+            {{%- set content = ns.text ~ calls_part(message.tool_calls, ns.ids) -%}}
+"""
+_APART = """\
+            {{%- if ns.text -%}}
+                {{{{- {lead} ~ ns.text -}}}}
+            {{%- endif -%}}
+            {{%- set content = calls_part(message.tool_calls, ns.ids) -%}}
 """
 
 
-def jinja_of(template: Template) -> str:
+def jinja_of(template: Template, compat: bool = False) -> str:
     """The chat template.
 
     Tools are written in the template's own format; a format that jinja cannot write refuses tools when they come.
+
+    Args:
+        template: what to write.
+        compat: as LLaMA-Factory joins text and calls.
     """
-    text = _SYSTEM.format(default=_quoted(template.default_system))
+    text = _SYSTEM.format(default=quoted(template.default_system), strip=_strip(template, "system"))
+    text += _LAST_USER + _TOOLS.format(snippet=TOOLS[template.tool_format].strip("\n"))
     tools_text = "ns.tools_text"
-    if template.kind == "plain_lstrip_tools_without_system":
+    if template.lstrip_tools or template.kind == "plain_lstrip_tools_without_system":
         tools_text = "(ns.tools_text if system else ns.tools_text.lstrip())"
-    text += _TOOLS.format(snippet=TOOLS[template.tool_format].strip("\n"), tools_text=tools_text)
-    text += _CALLS.format(snippet=CALLS[template.tool_format].strip("\n"))
-    inside = template.kind == "system_in_first_user"
+    if not template.tools_before_user:
+        text += f"{{%- set system = system ~ {tools_text} -%}}\n"
+    calls = LINKED_MISTRAL if template.links_calls else CALLS[template.tool_format]
+    text += _CALLS.format(snippet=calls.strip("\n"))
     if template.prefix:
         text += f"{{{{- {_expression(template.prefix)} -}}}}\n"
-    if not inside:
+    if template.kind not in _INSIDE:
         part = f"{{%- set content = system -%}}{{{{- {_expression(template.system)} -}}}}"
         text += f"{{%- if system -%}}{part}{{%- endif -%}}\n"
-    return text + _turns(template, inside)
+    return text + _turns(template, compat)
 
 
-def _turns(template: Template, inside: bool) -> str:
-    opening, closing = template.thought_words
-    thoughts = generation = end = ""
-    if template.reasons:
-        thoughts = _THOUGHTS.format(
-            cuts=_CUTS,
-            opening=_quoted(opening),
-            closing=_quoted(closing),
-            bare_opening=_quoted(opening.strip()),
-            bare_closing=_quoted(closing.strip()),
-            empty=_quoted(template.empty_thought),
-        )
-        generation = _GENERATION.format(empty=_quoted(template.empty_thought))
-    if template.efficient_eos:
-        end = "        {%- if loop.last -%}{{- eos_token | default('', true) -}}{%- endif -%}\n"
+_INSIDE = {"system_in_first_user": "loop.first", "system_in_last_user": "loop.index0 == ns.last_user"}
+
+
+def _strip(template: Template, role: str) -> str:
+    return " | trim" if role in template.strip else ""
+
+
+def _turns(template: Template, compat: bool) -> str:
+    end = ""
+    if template.efficient_eos or template.ending:
+        eos = (Token(EOS),) if template.efficient_eos else ()
+        end = f"        {{%- if loop.last -%}}{{{{- {_expression(template.ending + eos)} -}}}}{{%- endif -%}}\n"
+    generation = GENERATION.format(empty=quoted(template.empty_thought)) if template.reasons else ""
     return _TURNS.format(
-        first=_system_inside(template) if inside else "",
+        before=_BEFORE if template.tools_before_user else "",
+        first=_system_inside(template),
+        strip_user=_strip(template, "user"),
         user=_expression(template.user),
-        join=_quoted(template.observation_join),
-        observation=_expression(template.observation),
-        opening=_quoted(opening),
-        closing=_quoted(closing),
-        thoughts=thoughts,
+        results=_results(template),
+        thoughts=thoughts_part(template),
+        ids=_IDS if template.links_calls else "",
+        joint=_joint(template, compat),
         function=_expression(template.function),
         assistant=_expression(template.assistant),
         end=end,
@@ -137,8 +166,27 @@ def _turns(template: Template, inside: bool) -> str:
     )
 
 
+def _results(template: Template) -> str:
+    observation, strip = _expression(template.observation), _strip(template, "tool")
+    if template.links_calls:
+        return _LINKED_RESULTS.format(strip=strip, observation=observation)
+    return _RESULTS.format(strip=strip, observation=observation, join=quoted(template.observation_join))
+
+
+def _joint(template: Template, compat: bool) -> str:
+    if template.call_mark and not compat:
+        head = str(template.assistant[0]).partition(CONTENT)[0]
+        return _APART.format(lead=quoted(head))
+    closing = f"not ns.text.endswith({quoted(template.thought_words[1])})"
+    conditions = ["ns.text", *(["not ns.text.endswith('\\n')"] if compat else [])]
+    conditions += [closing] if compat or template.reasons else []
+    return _JOINT.format(wanted=" and ".join(conditions))
+
+
 def _system_inside(template: Template) -> str:
-    return f"({_expression(template.system, 'system')} if loop.first and system else '') ~ "
+    if template.kind not in _INSIDE:
+        return ""
+    return f"({_expression(template.system, 'system')} if {_INSIDE[template.kind]} and system else '') ~ "
 
 
 def _expression(slot: Slot, content: str = "content") -> str:
@@ -147,15 +195,8 @@ def _expression(slot: Slot, content: str = "content") -> str:
     for element in slot:
         if isinstance(element, Token):
             names = {BOS: "(bos_token | default('', true))", EOS: "(eos_token | default('', true))"}
-            parts.append(names.get(element.name, _quoted(element.name)))
+            parts.append(names.get(element.name, quoted(element.name)))
             continue
-        head, mark, tail = element.partition(CONTENT)
-        parts += [_quoted(head)] if head else []
-        parts += [content] if mark else []
-        parts += [_quoted(tail)] if tail else []
+        for piece in re.split(f"({re.escape(CONTENT)}|{re.escape(CALL_ID)})", element):
+            parts += [{CONTENT: content, CALL_ID: "call_id"}.get(piece) or quoted(piece)] if piece else []
     return " ~ ".join(parts) or "''"
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
-    return f"'{escaped}'"

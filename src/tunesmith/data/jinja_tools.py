@@ -90,6 +90,12 @@ def _llama3_tools() -> str:
 
 _ACTION = _calls("{{- 'Action: ' ~ f.name ~ '\\nAction Input: ' ~ f.arguments | tojson -}}")
 _OBJECT = "{{- '{\"name\": ' ~ f.name | tojson ~ ', \"arguments\": ' ~ f.arguments | tojson ~ '}' -}}"
+_LINKED = (
+    "{{- '{\"name\": ' ~ f.name | tojson ~ ', \"arguments\": ' ~ f.arguments | tojson "
+    "~ ', \"id\": \"' ~ ids[loop.index0] ~ '\"}' -}}"
+)
+LINKED_MISTRAL = _write("[") + _calls(_LINKED, ", ") + _write("]")
+"""Mistral's calls with the ids in the list `ids`."""
 _QWEN_CALLS = _calls(_write("<tool_call>\n") + _OBJECT + _write("\n</tool_call>"))
 _QWEN_TOOLS = _around(tagged_json.QWEN_TOOLS, _each(f"{{{{- {_WRAPPED} | tojson -}}}}" + _JOINED))
 _BARE_LINES = _each("{{- f | tojson -}}" + _JOINED)

@@ -31,7 +31,7 @@ from tunesmith.data.report import (
     unwritable,
 )
 from tunesmith.data.rows import RowsBuilder, TokenizedRows, TrainRows, concat_rows
-from tunesmith.data.settings import RenderSettings
+from tunesmith.data.settings import settings_of
 from tunesmith.data.sources import list_files
 from tunesmith.data.stop import end_tokens
 from tunesmith.data.tokenize import Encoder, is_trained, n_lost_headers, tokenize
@@ -112,16 +112,7 @@ def prepare_prompts(config: RunConfig, tokenizer: Any, template: Any) -> list[Pr
 
 def make_encoder(config: RunConfig, tokenizer: Any, template: Any) -> Encoder:
     """Tokenizer, template and the keys that shape a rendering."""
-    settings = RenderSettings(
-        enable_thinking=config.enable_thinking,
-        preserve_thinking=config.preserve_thinking,
-        mask_history=config.mask_history,
-        train_on_prompt=config.train_on_prompt,
-        default_system=config.default_system,
-        tool_format=config.tool_format,
-        compat=config.template_compat == "llamafactory",
-    )
-    return Encoder(tokenizer, template, settings, config.cutoff_len)
+    return Encoder(tokenizer, template, settings_of(config), config.cutoff_len)
 
 
 def find_specs(config: RunConfig, names: Sequence[str]) -> list[DatasetSpec]:

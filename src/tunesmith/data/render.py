@@ -13,10 +13,11 @@ from typing import Any
 
 from tunesmith.core.errors import TemplateError
 from tunesmith.core.types import Conversation, Message, Segment
+from tunesmith.data.answers import write_answers
 from tunesmith.data.auto_template import AutoTemplate, render_auto, render_auto_prompt
+from tunesmith.data.call_ids import call_ids
 from tunesmith.data.settings import RenderSettings, TokenNames, token_names
-from tunesmith.data.template import BOS, CONTENT, EOS, Slot, Template, Token
-from tunesmith.data.thinking import cut_thought, has_thought, join_thought
+from tunesmith.data.template import BOS, CALL_ID, CONTENT, EOS, Slot, Template, Token
 from tunesmith.data.tools import ToolFormat, load_tool_format
 from tunesmith.data.tools.base import shield, split_marks
 
@@ -44,11 +45,39 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    """A message with the ids of its calls, or of the call that it answers."""
+
+    message: Message
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Exchange:
     """Messages of one turn before they are rendered."""
 
-    asked: tuple[Message, ...]
+    asked: tuple[_Asked, ...]
     answer: Message | None
+    call_ids: tuple[str, ...] = ()
+
+    @property
+    def is_user(self) -> bool:
+        return self.asked[0].message.role == "user"
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What stands before the conversation, before a user text, and inside that user text; and at which turn."""
+
+    first: list[Segment]
+    before: list[Segment]
+    inside: Pieces
+    turn: int
+
+    @property
+    def moves(self) -> bool:
+        """Whether a longer conversation has it elsewhere, so that earlier prompts were not what they are here."""
+        return self.turn > 0 and bool(self.before or self.inside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,46 +138,54 @@ def render_turn(
     Unlike `render`, an earlier answer without a thought gets no empty one; where the answer is known and holds a
     thought of its own, `enable_thinking: null` writes no empty thought at the end of the prompt.
     """
-    writer = _Writer(template, settings, tokens)
-    system, exchanges = _exchanges(conversation)
-    prompt: list[Segment] = []
-    last = len(exchanges) - 1
-    for index, exchange in enumerate(exchanges):
-        asked = _asked(writer, exchange, _head(writer, conversation, system) if index == 0 else None)
-        keep = settings.preserve_thinking if index < last else settings.enable_thinking is not False
-        text = _answer_text(template, exchange.answer, keep)
-        if index < last:
-            prompt += asked + _answer(writer, exchange.answer, text)
-            continue
-        before, inside = _empty_thoughts(writer, exchange.answer, text)
-        answer = inside + _answer(writer, exchange.answer, text) + _end(writer, exchange.answer)
-        return prompt + asked + before, [replace(part, trained=True) for part in answer]
-    raise AssertionError("a conversation without turns was let through")
+    turns = _write_turns(_Writer(template, settings, tokens), conversation, training=False)
+    prompt = [part for turn in turns[:-1] for part in turn.prompt + turn.answer] + list(turns[-1].prompt)
+    return (
+        [replace(part, trained=False) for part in prompt],
+        [replace(part, trained=True) for part in turns[-1].answer],
+    )
 
 
 def render_turns(
     template: Template, conversation: Conversation, settings: RenderSettings, tokens: TokenNames
 ) -> list[Turn]:
-    """`render`, turn by turn, for the length budget that cuts prompt and answer of each turn."""
+    """`render`, turn by turn, for the length budget that cuts prompt and answer of each turn.
+
+    Where the official form writes an earlier answer otherwise than the model gives it (its thought is left out, or the
+    prompt before it was another one), that answer carries no loss, unless its message asks for it.
+    """
     if settings.train_on_prompt and template.efficient_eos:
         raise TemplateError(
             f"train_on_prompt cannot be used with the template {template.name!r}: its turns end in no token"
         )
-    writer = _Writer(template, settings, tokens)
+    return _write_turns(_Writer(template, settings, tokens), conversation, training=True)
+
+
+def _write_turns(writer: _Writer, conversation: Conversation, training: bool) -> list[Turn]:
+    template, settings = writer.template, writer.settings
     system, exchanges = _exchanges(conversation)
-    discard = settings.mask_history and not settings.preserve_thinking
+    last = len(exchanges) - 1
+    last_user = max((index for index, exchange in enumerate(exchanges) if exchange.is_user), default=0)
+    answers = write_answers(template, [exchange.answer for exchange in exchanges], last_user, settings, training)
+    head = _head(writer, conversation, system, last_user)
     turns = []
-    for index, exchange in enumerate(exchanges):
-        is_last = index == len(exchanges) - 1
-        prompt = _asked(writer, exchange, _head(writer, conversation, system) if index == 0 else None)
-        keep = settings.enable_thinking is not False and (is_last or not discard)
-        text = _answer_text(template, exchange.answer, keep)
-        before, inside = _empty_thoughts(writer, exchange.answer, text) if is_last or not discard else ([], [])
-        answer = inside + _answer(writer, exchange.answer, text) + (_end(writer, exchange.answer) if is_last else [])
-        if template.efficient_eos and not is_last and tokens.eos:
+    for index, (exchange, written) in enumerate(zip(exchanges, answers, strict=True)):
+        prompt = (head.first if index == 0 else []) + (head.before if index == head.turn else [])
+        prompt = prompt + _asked(writer, exchange, head.inside if index == head.turn else [])
+        answer = _added(written.inside) + _answer(writer, exchange.answer, written.text, exchange.call_ids)
+        if index == last:
+            answer += _end(writer, exchange.answer)
+        elif training and template.efficient_eos and writer.tokens.eos:
             answer.append(Segment("", breaks=True))
-        turns.append(_with_flags(exchange, prompt + before, answer, settings, is_last, system if index == 0 else None))
+        is_served = written.is_served and not (head.moves and index < head.turn)
+        trained = (index == last or not settings.mask_history) and is_served
+        first = system if index == 0 else None
+        turns.append(_with_flags(exchange, prompt + _added(written.before), answer, settings, trained, first))
     return turns
+
+
+def _added(text: str) -> list[Segment]:
+    return [Segment(text, breaks=True)] if text else []
 
 
 def _with_flags(
@@ -156,12 +193,12 @@ def _with_flags(
     prompt: list[Segment],
     answer: list[Segment],
     settings: RenderSettings,
-    is_last: bool,
+    trained: bool,
     system: Message | None,
 ) -> Turn:
-    chosen = [message.trained for message in (*exchange.asked, *([system] if system else []))]
+    chosen = [asked.message.trained for asked in exchange.asked] + ([system.trained] if system else [])
     asks = True in chosen or (settings.train_on_prompt and False not in chosen)
-    answers = is_last or not settings.mask_history or settings.train_on_prompt
+    answers = trained or settings.train_on_prompt
     if exchange.answer is not None and exchange.answer.trained is not None:
         answers = exchange.answer.trained
     return Turn(
@@ -174,18 +211,20 @@ def _exchanges(conversation: Conversation) -> tuple[Message | None, list[_Exchan
     messages = conversation.messages
     system = messages[0] if messages and messages[0].role == "system" else None
     exchanges: list[_Exchange] = []
-    asked: list[Message] = []
-    for index, message in enumerate(messages[1:] if system else messages, 2 if system else 1):
+    asked: list[_Asked] = []
+    for index, (message, ids) in enumerate(zip(messages, call_ids(messages, short=True), strict=True)):
+        if message is system and index == 0:
+            continue
         if message.role == "assistant" and asked:
-            exchanges.append(_Exchange(tuple(asked), message))
+            exchanges.append(_Exchange(tuple(asked), message, ids))
             asked = []
-        elif message.role == "user" and not asked:
-            asked = [message]
-        elif message.role == "tool" and (not asked or asked[-1].role == "tool"):
-            asked.append(message)
+        elif (message.role == "user" and not asked) or (
+            message.role == "tool" and (not asked or asked[-1].message.role == "tool")
+        ):
+            asked.append(_Asked(message, ids))
         else:
             raise TemplateError(
-                f"message {index} cannot be the {message.role}'s here: turns go user or tool, assistant, ..."
+                f"message {index + 1} cannot be the {message.role}'s here: turns go user or tool, assistant, ..."
             )
     if asked:
         exchanges.append(_Exchange(tuple(asked), None))
@@ -194,80 +233,105 @@ def _exchanges(conversation: Conversation) -> tuple[Message | None, list[_Exchan
     return system, exchanges
 
 
-def _head(writer: _Writer, conversation: Conversation, system: Message | None) -> tuple[list[Segment], Pieces]:
-    """What the first turn begins with: (segments before it, pieces inside the first user text)."""
+def _head(writer: _Writer, conversation: Conversation, system: Message | None, last_user: int) -> _Head:
+    """What is written of system text and tools, and where."""
     template, settings = writer.template, writer.settings
     fallback = template.default_system if settings.default_system is None else settings.default_system
-    text = (system.content if system else "") or fallback
+    text = _content(template, system) if system and system.content else fallback
     pieces: Pieces = [(text, False)] if text else []
     tools = conversation.tools
-    if tools is not None and (tools or settings.compat):
-        pieces += _tools_pieces(writer, tools, bare_system=not text)
-    elif not text:
-        return _segments(template.prefix, [], writer.tokens), []
-    prefix = _segments(template.prefix, [], writer.tokens)
-    if template.kind == "system_in_first_user":
-        return prefix, _filled(template.system, pieces)
-    return prefix + _segments(template.system, pieces, writer.tokens), []
+    described = tools is not None and (bool(tools) or settings.compat)
+    tools_pieces = _tools_pieces(writer, tools or (), bare_system=not text) if described else []
+    before: list[Segment] = []
+    if template.tools_before_user:
+        before = [replace(part, breaks=index == 0) for index, part in enumerate(_parts(tools_pieces))]
+    else:
+        pieces = pieces + tools_pieces
+    first = _segments(template.prefix, [], writer.tokens)
+    has_part = bool(text) or (described and not template.tools_before_user)
+    if template.kind in ("system_in_first_user", "system_in_last_user"):
+        inside = _filled(template.system, pieces) if has_part else []
+        return _Head(first, before, inside, last_user if template.kind == "system_in_last_user" else 0)
+    if has_part:
+        first += _segments(template.system, pieces, writer.tokens)
+    return _Head(first, before, [], last_user)
+
+
+def _content(template: Template, message: Message) -> str:
+    return message.content.strip() if message.role in template.strip else message.content
 
 
 def _tools_pieces(writer: _Writer, tools: Sequence[dict[str, Any]], bare_system: bool) -> Pieces:
-    tool_format = writer.tool_format
+    template, tool_format = writer.template, writer.tool_format
     if not tools and not tool_format.describes_none:
         return []
     text = tool_format.tools_text(shield(tools, tool_format.marks), writer.settings.today or date.today())
-    if bare_system and writer.template.kind == "plain_lstrip_tools_without_system":
+    if bare_system and (template.lstrip_tools or template.kind == "plain_lstrip_tools_without_system"):
         text = text.lstrip()
     return split_marks(text, tool_format.marks)
 
 
-def _asked(writer: _Writer, exchange: _Exchange, head: tuple[list[Segment], Pieces] | None) -> list[Segment]:
+def _asked(writer: _Writer, exchange: _Exchange, inside: Pieces) -> list[Segment]:
     template = writer.template
-    before, pieces = head or ([], [])
-    for index, message in enumerate(exchange.asked):
-        if index:
-            pieces = [*pieces, (template.observation_join, True)]
-        pieces = [*pieces, (message.content, False)]
-    is_user = exchange.asked[0].role == "user"
-    return before + _segments(template.user if is_user else template.observation, pieces, writer.tokens)
+    slot = template.user if exchange.is_user else template.observation
+    if not exchange.is_user and template.links_calls:
+        return [part for asked in exchange.asked for part in _result(writer, asked)]
+    pieces = list(inside)
+    for index, asked in enumerate(exchange.asked):
+        pieces += [(template.observation_join, True)] if index else []
+        pieces.append((_content(template, asked.message), False))
+    return _segments(slot, pieces, writer.tokens)
 
 
-def _answer_text(template: Template, answer: Message | None, keep_thought: bool) -> str:
-    if answer is None:
-        return ""
-    text = join_thought(answer.reasoning_content, answer.content, template.thought_words)
-    return cut_thought(text, template.thought_words) if template.reasons and not keep_thought else text
-
-
-def _empty_thoughts(writer: _Writer, answer: Message | None, text: str) -> tuple[list[Segment], list[Segment]]:
-    """Where the empty thought goes: (end of the prompt, start of the answer)."""
+def _result(writer: _Writer, asked: _Asked) -> list[Segment]:
+    """One result with the id of its call."""
     template = writer.template
-    if not template.reasons or has_thought(text, template.thought_words):
-        return [], []
-    empty = [Segment(template.empty_thought, breaks=True)]
-    if writer.settings.enable_thinking:
-        return [], empty if answer is not None else []
-    return empty, []
+    name = asked.ids[0] if asked.ids else ""
+    slot = tuple(item.replace(CALL_ID, name) if isinstance(item, str) else item for item in template.observation)
+    return _segments(slot, [(_content(template, asked.message), False)], writer.tokens)
 
 
-def _answer(writer: _Writer, answer: Message | None, text: str) -> list[Segment]:
+def _answer(writer: _Writer, answer: Message | None, text: str, ids: Sequence[str]) -> list[Segment]:
     template = writer.template
     if answer is None:
         return []
     pieces = split_marks(text, [word.strip() for word in (*template.thought_words, *template.tool_call_words)])
     if not answer.tool_calls:
         return _segments(template.assistant, pieces, writer.tokens)
-    if text and not text.endswith(("\n", template.thought_words[1])):
-        pieces.append(("\n", False))
+    calls_pieces = _calls_pieces(writer, answer, ids)
+    if writer.settings.compat:
+        joint: Pieces = [("\n", False)] if text and not text.endswith(("\n", template.thought_words[1])) else []
+    elif text and template.call_mark:
+        head, _, tail = str(template.function[0]).partition(CONTENT)
+        lead = str(template.assistant[0]).partition(CONTENT)[0]
+        slot = (CONTENT + tail, *template.function[1:])
+        return _segments(slot, [(lead, True), *pieces, (head, True), *calls_pieces], writer.tokens)
+    else:
+        ends_thought = template.reasons and text.endswith(template.thought_words[1])
+        joint = [("\n", False)] if text and not ends_thought else []
+    return _segments(template.function, [*pieces, *joint, *calls_pieces], writer.tokens)
+
+
+def _calls_pieces(writer: _Writer, answer: Message, ids: Sequence[str]) -> Pieces:
     tool_format = writer.tool_format
-    calls = [replace(call, arguments=shield(call.arguments, tool_format.marks)) for call in answer.tool_calls]
-    pieces += split_marks(tool_format.calls_text(calls, writer.settings.compat), tool_format.marks)
-    return _segments(template.function, pieces, writer.tokens)
+    linked: Sequence[str | None] = ids if writer.template.links_calls else [None] * len(answer.tool_calls)
+    calls = [
+        replace(call, arguments=shield(call.arguments, tool_format.marks), id=one)
+        for call, one in zip(answer.tool_calls, linked, strict=True)
+    ]
+    return split_marks(tool_format.calls_text(calls, writer.settings.compat), tool_format.marks)
 
 
 def _end(writer: _Writer, answer: Message | None) -> list[Segment]:
-    has_end = writer.template.efficient_eos and answer is not None and writer.tokens.eos
-    return [Segment(writer.tokens.eos or "", breaks=True)] if has_end else []
+    if answer is None:
+        return []
+    ending = _segments(writer.template.ending, [], writer.tokens)
+    has_end = writer.template.efficient_eos and writer.tokens.eos
+    return ending + ([Segment(writer.tokens.eos or "", breaks=True)] if has_end else [])
+
+
+def _parts(pieces: Pieces) -> list[Segment]:
+    return [Segment(text, literal=literal) for text, literal in pieces if text]
 
 
 def _filled(slot: Slot, pieces: Pieces) -> Pieces:
@@ -284,8 +348,7 @@ def _segments(slot: Slot, pieces: Pieces, tokens: TokenNames) -> list[Segment]:
             name = {BOS: tokens.bos, EOS: tokens.eos}.get(element.name, element.name)
             segments += [Segment(name, breaks=True)] if name else []
             continue
-        parts = _filled((element,), pieces) if CONTENT in element else [(element, True)]
-        written = [Segment(text, literal=literal) for text, literal in parts if text]
+        written = _parts(_filled((element,), pieces) if CONTENT in element else [(element, True)])
         if written:
             segments += [replace(written[0], breaks=True), *written[1:]]
     return segments

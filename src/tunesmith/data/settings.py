@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.data.template import Template
+
+if TYPE_CHECKING:
+    from tunesmith.config.schema import RunConfig
+
+LLAMAFACTORY = "llamafactory"
+"""Value of `template_compat`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,24 @@ class RenderSettings:
     tool_format: str | None = None
     compat: bool = False
     today: date | None = None
+
+
+def settings_of(config: RunConfig) -> RenderSettings:
+    """The settings of a run, for training, prompts and export alike."""
+    return RenderSettings(
+        enable_thinking=config.enable_thinking,
+        preserve_thinking=config.preserve_thinking,
+        mask_history=config.mask_history,
+        train_on_prompt=config.train_on_prompt,
+        default_system=config.default_system,
+        tool_format=config.tool_format,
+        compat=is_compat(config),
+    )
+
+
+def is_compat(config: RunConfig) -> bool:
+    """Whether templates are written as LLaMA-Factory writes them."""
+    return config.template_compat == LLAMAFACTORY
 
 
 @dataclass(frozen=True, slots=True)

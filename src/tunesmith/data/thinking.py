@@ -39,3 +39,17 @@ def split_thought(text: str, words: tuple[str, str]) -> tuple[str | None, str]:
         return text[start + len(opening) :].strip("\n"), ""
     begin = start + len(opening) if 0 <= start < end else 0
     return text[begin:end].strip("\n"), text[end + len(closing) :].lstrip("\n")
+
+
+def part_thought(reasoning: str | None, content: str, words: tuple[str, str]) -> tuple[str, str]:
+    """Thought and answer of a message as the official templates read them; an empty thought is none.
+
+    A thought inside the content ends at the last closing mark; blank lines around it are not part of it.
+    """
+    if reasoning is not None:
+        return reasoning.strip("\n"), content
+    opening, closing = words[0].strip(), words[1].strip()
+    if closing not in content:
+        return "", content
+    thought = content.partition(closing)[0].rpartition(opening)[2] if opening else content.partition(closing)[0]
+    return thought.strip("\n"), content.rpartition(closing)[2].lstrip("\n")

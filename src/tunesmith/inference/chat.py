@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.types import Conversation, Message
 from tunesmith.data.auto_template import AutoTemplate
 from tunesmith.data.encode import encode
 from tunesmith.data.render import RenderSettings, render_prompt, token_names
+from tunesmith.data.settings import settings_of
 from tunesmith.data.template import Template
 from tunesmith.inference.engine import Completion, Engine, GenerationRequest, SamplingParams
 
@@ -25,13 +26,7 @@ _MAX_PENDING = 3
 
 def render_settings(config: RunConfig) -> RenderSettings:
     """How prompts are rendered under a configuration."""
-    return RenderSettings(
-        enable_thinking=config.enable_thinking,
-        preserve_thinking=config.preserve_thinking,
-        default_system=config.default_system,
-        tool_format=config.tool_format,
-        compat=config.template_compat == "llamafactory",
-    )
+    return replace(settings_of(config), mask_history=False, train_on_prompt=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,12 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 
 from tunesmith.core import log
 from tunesmith.core.errors import ModelError, TemplateError
-from tunesmith.data.auto_template import AutoTemplate, auto_template
+from tunesmith.data.auto_template import AutoTemplate
 from tunesmith.data.guard import CONTENT_TOKENS
 from tunesmith.data.stop import end_tokens
-from tunesmith.data.template import Template, load_template
+from tunesmith.data.template import Template
 from tunesmith.models import hub
+from tunesmith.models.template_choice import check_fit, choose_template
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -53,7 +54,7 @@ def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:
     for name in config.adapter_name_or_path or ():
         _add_adapter_tokens(tokenizer, Path(name).expanduser())
     _add_tokens(tokenizer, config)
-    apply_template(tokenizer, _template_of(config, tokenizer)[0])
+    apply_template(tokenizer, choose_template(config, tokenizer)[0])
     _check_vocabulary(tokenizer, resolved.path, config)
     return tokenizer
 
@@ -185,26 +186,16 @@ def new_special_tokens(path: str | None) -> dict[str, str]:
     return read
 
 
-def _template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Template | AutoTemplate, str | None]:
-    """The template, and one sentence when it was not named."""
-    if config.template == "auto":
-        return auto_template(tokenizer), None
-    if config.template:
-        return load_template(config.template), None
-    if tokenizer.chat_template:
-        return auto_template(tokenizer), "template: not given, the tokenizer's own chat template is used (auto)"
-    return load_template("default"), "template: not given and the tokenizer has none: default is used"
-
-
 def load_template_for(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Template | AutoTemplate:
-    """The template that a run renders with: `template` by name, `auto`, or if absent the tokenizer's own or `default`.
+    """The template that a run renders with, held against the tokenizer's own chat template; see `template_choice.py`.
 
     Raises:
-        TemplateError: it does not exist, or `auto` has nothing to go by.
+        TemplateError: it does not exist, `auto` has nothing to go by, or it is another family's.
     """
-    template, said = _template_of(config, tokenizer)
+    template, said = choose_template(config, tokenizer)
     if said:
         _logger.info(said)
+    check_fit(template, config, tokenizer)
     return template
 
 

@@ -31,6 +31,7 @@ def run(config: RunConfig) -> Path:
         ExportError: the target is in use, the base is quantised, or what was written differs from the live model.
         ModelError: model or adapter cannot be found, or do not belong together.
     """
+    from tunesmith.data.settings import is_compat
     from tunesmith.models import hub
     from tunesmith.models.export.template import set_chat_template, write_modelfile
     from tunesmith.models.export.verify import check_adapter_weights, take_reference, verify
@@ -61,7 +62,7 @@ def run(config: RunConfig) -> Path:
         model = model.merge_and_unload(safe_merge=True)
     ends = end_token_ids(template, tokenizer, model.generation_config)
     with staged(target) as folder:
-        set_chat_template(tokenizer, template)
+        set_chat_template(tokenizer, template, is_compat(config))
         set_end_tokens(model, tokenizer, ends)
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         write_weights(model, folder, dtype=dtype, shard_gb=config.export_size)

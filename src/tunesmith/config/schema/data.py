@@ -90,6 +90,9 @@ class Template(Group):
         "llamafactory renders byte for byte as LLaMA-Factory does where that differs from the model's own template.",
         choices=("llamafactory",),
     )
+    force_template: bool = key(
+        False, "Use the named template though the model's own chat template writes other tokens."
+    )
     default_system: str | None = key(
         None, "System prompt of conversations that have none; default: the template's.", aliases=("system",)
     )

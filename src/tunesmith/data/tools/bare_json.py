@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 
 from tunesmith.core.types import ToolCall
@@ -32,7 +33,10 @@ def _mistral_tools(tools: Schemas, today: date) -> str:
 
 
 def _mistral_calls(calls: Sequence[ToolCall], compat: bool) -> str:
-    return to_json([{"name": call.name, "arguments": call.arguments} for call in calls])
+    """The id stands behind the arguments, in templates that link results to calls."""
+    return to_json(
+        [{"name": call.name, "arguments": call.arguments} | ({"id": call.id} if call.id else {}) for call in calls]
+    )
 
 
 def _read(text: str, key: str) -> list[ToolCall | None] | None:
@@ -43,7 +47,8 @@ def _read(text: str, key: str) -> list[ToolCall | None] | None:
     items = value if isinstance(value, list) else [value]
     if not all(isinstance(item, dict) and "name" in item and key in item for item in items):
         return None
-    return [make_call(item["name"], item[key]) for item in items]
+    calls = [(make_call(item["name"], item[key]), item.get("id")) for item in items]
+    return [replace(call, id=one) if call and isinstance(one, str) else call for call, one in calls]
 
 
 def _parse(text: str, key: str, openings: Sequence[str]) -> Parsed | None:

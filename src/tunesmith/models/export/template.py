@@ -22,7 +22,9 @@ _SYSTEM, _USER, _ANSWER, _AGAIN = "\ue001S", "\ue001U", "\ue001A", "\ue001B"
 _logger = log.get_logger(__name__)
 
 
-def set_chat_template(tokenizer: PreTrainedTokenizerBase, template: Template | AutoTemplate) -> None:
+def set_chat_template(
+    tokenizer: PreTrainedTokenizerBase, template: Template | AutoTemplate, compat: bool = False
+) -> None:
     """Makes the folder's chat template write what was trained.
 
     The tokenizer's own stays when it writes the same for plain conversations (it may know more, such as tools); where
@@ -30,7 +32,7 @@ def set_chat_template(tokenizer: PreTrainedTokenizerBase, template: Template | A
     """
     if isinstance(template, AutoTemplate):
         return
-    ours = jinja_of(template)
+    ours = jinja_of(template, compat)
     if tokenizer.chat_template and not template.replace_jinja_template:
         differs = any(
             _render(tokenizer, chat, template=ours) != _render(tokenizer, chat) for chat in _conversations(True)
