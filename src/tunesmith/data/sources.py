@@ -6,13 +6,13 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.types import Source
-from tunesmith.data.catalog import SUFFIXES
+from tunesmith.data.catalog import SUFFIXES, DatasetSpec
 from tunesmith.data.json_stream import JsonArrayReader
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -65,6 +65,30 @@ def list_files(path: Path) -> list[Path]:
             ]
         )
     return files
+
+
+def data_files(spec: DatasetSpec) -> list[tuple[Path, str]]:
+    """The files of a data set, each with the name that messages call it by."""
+    return list(spec.files) or [(path, str(path)) for path in list_files(spec.path)]
+
+
+def read_dataset(spec: DatasetSpec) -> Iterator[RawRow]:
+    """All rows of a data set; parts of one split of a hub are numbered as one file.
+
+    Raises:
+        DataError: see `read_rows`.
+    """
+    if not spec.files:
+        yield from read_rows(spec.path)
+        return
+    base, name_before = 0, ""
+    for path, name in spec.files:
+        base = base if name == name_before else 0
+        last = base
+        for row in read_rows(path):
+            last = base + row.source.row
+            yield replace(row, source=Source(name, last))
+        base, name_before = last, name
 
 
 def read_rows(path: Path) -> Iterator[RawRow]:
@@ -298,22 +322,36 @@ def _table_rows(file: Path, batches: Iterator[Any]) -> Iterator[RawRow]:
             yield RawRow(Source(str(file), number), value)
 
 
-def select_split(split: str, count: int) -> list[range]:
+def split_name(split: str) -> str:
+    """The one split that an expression takes rows from, such as `test` of `test[:100]`.
+
+    Raises:
+        ValueError: it is not understood, or takes rows from several.
+    """
+    matches = [_SLICE.match(part) for part in split.replace(" ", "").split("+")]
+    names = {match["name"] for match in matches if match}
+    if None in matches or len(names) != 1:
+        raise ValueError(f"split {split!r} is not understood; write train, train[:100], or parts of one split with +")
+    return names.pop()
+
+
+def select_split(split: str, count: int, name: str = "train") -> list[range]:
     """The rows that a split expression means, such as `train`, `train[:2]`, `train[10%:20%]`, `train[:5]+train[-5:]`.
 
     Args:
         split: the expression.
         count: rows there are.
+        name: of the split that the rows are.
 
     Raises:
-        ValueError: not an expression of that kind, or another split than train, which local files do not have.
+        ValueError: not an expression of that kind, or another split than `name`; local files have train only.
     """
     ranges = []
     for part in split.replace(" ", "").split("+"):
         match = _SLICE.match(part)
         if match is None:
             raise ValueError(f"split {split!r} is not understood; write train, train[:100] or train[10%:20%]")
-        if match["name"] != "train":
+        if match["name"] != name:
             raise ValueError(f"split {split!r}: a local file has the split train only")
         start, stop = _bound(match["start"], count, 0), _bound(match["stop"], count, count)
         ranges.append(range(*slice(start, stop).indices(count)))
