@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunesmith.core import env
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.core.types import Source
+from tunesmith.data import tokenized
 from tunesmith.data.catalog import DatasetSpec, is_file_name, resolve
 from tunesmith.data.dataset import Dataset as Dataset
 from tunesmith.data.dataset import cache_key as cache_key
@@ -58,6 +60,22 @@ def prepare(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
             without a trained token (unless `allow_untrained_rows`), or nothing left.
     """
     encoder = make_encoder(config, tokenizer, template)
+    if tokenized.holds_something(config.tokenized_path):
+        found = tokenized.load(config, encoder, _specs_to_compare(config))
+        stop_on_rejects(found.reports, config)
+    else:
+        found = _make_rows(config, encoder)
+    train = TrainRows(found.train, _packs(config, found.train)) if config.do_train and found.train else None
+    if config.do_train and train is None:
+        raise DataError([Problem("no row is left to train on", "dataset", "every row was rejected: mend them")])
+    evaluation, eval_rows = _evaluation(found.eval)
+    report = supervision_report(found.reports, train, eval_rows)
+    log_report(report, tokenizer.decode, logger)
+    return PreparedData(train, evaluation, report)
+
+
+def _make_rows(config: RunConfig, encoder: Encoder) -> tokenized.Tokenized:
+    """Reads, tokenizes, splits and mixes what the configuration names; keeps it where `tokenized_path` says."""
     wants_train = config.do_train or config.val_size
     train_sets = load_datasets(config, encoder, config.dataset if wants_train else ())
     eval_sets = load_datasets(config, encoder, config.eval_dataset)
@@ -67,11 +85,19 @@ def prepare(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
     if train_sets and not len(rows):
         raise DataError([Problem("no row is left to train on", "dataset", "every row was rejected: mend them")])
     train_rows, held_out = _split_and_mix(rows, train_sets, config)
-    train = TrainRows(train_rows, _packs(config, train_rows)) if config.do_train else None
-    evaluation = _evaluation(config, eval_sets, held_out)
-    report = supervision_report(reports, train, len(held_out or ()) + sum(len(part) for part, _ in eval_sets))
-    log_report(report, tokenizer.decode, logger)
-    return PreparedData(train, evaluation, report)
+    found = tokenized.Tokenized(train_rows if train_sets else None, _eval_rows(config, eval_sets, held_out), reports)
+    if config.tokenized_path and env.rank() == 0:
+        tokenized.save(config.tokenized_path, found, config, encoder, _specs_to_compare(config))
+    return found
+
+
+def _specs_to_compare(config: RunConfig) -> list[DatasetSpec]:
+    """The data sets that the configuration names; where they are gone, only their names can be compared."""
+    try:
+        return find_specs(config, (*config.dataset, *config.eval_dataset))
+    except DataError as error:
+        logger.warning("tokenized_path: the data sets cannot be compared with it: %s", error.problems[0])
+        return []
 
 
 def prepare_prompts(config: RunConfig, tokenizer: Any, template: Any) -> list[PromptRow]:
@@ -188,22 +214,32 @@ def _mixed(kept: Any, sizes: list[int], names: list[str], config: RunConfig) -> 
 def _packs(config: RunConfig, rows: TokenizedRows) -> list[list[int]] | None:
     if not (config.packing or config.neat_packing):
         return None
-    return best_fit(rows.lengths.tolist(), config.cutoff_len)
+    lengths = rows.lengths
+    return best_fit(lengths.tolist(), max(config.cutoff_len, int(lengths.max(initial=0))))
 
 
-def _evaluation(
+def _eval_rows(
     config: RunConfig, sets: list[Dataset], held_out: TokenizedRows | None
-) -> TrainRows | dict[str, TrainRows] | None:
+) -> TokenizedRows | dict[str, TokenizedRows] | None:
     if not sets:
-        return None if held_out is None else TrainRows(held_out)
+        return held_out
     if not config.eval_on_each_dataset:
         parts = [part for part, _ in sets]
-        return TrainRows(concat_rows(parts if held_out is None else [*parts, held_out]))
+        return concat_rows(parts if held_out is None else [*parts, held_out])
     grouped: dict[str, list[TokenizedRows]] = {}
     for part, report in sets:
         name = Path(report.name).stem if is_file_name(report.name) else report.name
         grouped.setdefault(name, []).append(part)
-    return {name: TrainRows(concat_rows(members)) for name, members in grouped.items()}
+    return {name: concat_rows(members) for name, members in grouped.items()}
+
+
+def _evaluation(
+    rows: TokenizedRows | dict[str, TokenizedRows] | None,
+) -> tuple[TrainRows | dict[str, TrainRows] | None, int]:
+    """Rows to evaluate on as the trainer takes them, and how many they are."""
+    if isinstance(rows, dict):
+        return {name: TrainRows(part) for name, part in rows.items()}, sum(map(len, rows.values()))
+    return (None, 0) if rows is None else (TrainRows(rows), len(rows))
 
 
 def supervision_report(reports: list[DatasetReport], train: TrainRows | None, eval_rows: int) -> SupervisionReport:
