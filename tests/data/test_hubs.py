@@ -67,7 +67,9 @@ def test_parts_of_one_split_are_numbered_as_one(tmp_path, repo):
     assert [row.source.row for row in read_dataset(spec)] == list(range(1, 11))
 
 
-@pytest.mark.parametrize(("split", "expected"), [("dev", "dev"), ("train+test", "one split"), ("tr ain[", "understood")])
+@pytest.mark.parametrize(
+    ("split", "expected"), [("dev", "dev"), ("train+test", "one split"), ("tr ain[", "understood")]
+)
 def test_wrong_splits_are_named(tmp_path, repo, split, expected):
     with pytest.raises(DataError, match=expected) as caught:
         hubs.fetch(

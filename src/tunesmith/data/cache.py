@@ -103,16 +103,27 @@ def locked(key: str) -> Iterator[None]:
     """Keeps other processes from making the same rows at the same time; they wait, and that is said."""
     path = cache_folder(key).with_suffix(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("another process tokenizes the same rows; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    while True:
+        with path.open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.info("another process tokenizes the same rows; waiting for it")
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if not _is_still(path, handle.fileno()):
+                continue  # the one before us removed the file that we waited at
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def begin(key: str, afresh: bool) -> tuple[StoreWriter, DatasetReport | None]:
@@ -127,10 +138,14 @@ def begin(key: str, afresh: bool) -> tuple[StoreWriter, DatasetReport | None]:
         shutil.rmtree(folder, ignore_errors=True)
     try:
         writer = StoreWriter(folder)
-        return writer, report_from(writer.facts["report"]) if writer.facts else None
-    except (ValueError, KeyError, TypeError):
-        shutil.rmtree(folder)
-        return StoreWriter(folder), None
+        try:
+            return writer, report_from(writer.facts["report"]) if writer.facts else None
+        except (KeyError, TypeError):
+            writer.close()
+    except (ValueError, KeyError):
+        pass
+    shutil.rmtree(folder)
+    return StoreWriter(folder), None
 
 
 def keep_shard(writer: StoreWriter, report: DatasetReport) -> None:

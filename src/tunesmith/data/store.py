@@ -46,6 +46,7 @@ class StoreWriter:
         for name in FILES:
             handle = self._open.enter_context((folder / f"{name}.bin").open("ab"))
             if handle.tell() < self._sizes[name]:
+                self._open.close()
                 raise ValueError(f"{name}.bin is shorter than {STATE} says")
             handle.truncate(self._sizes[name])
             self._handles[name] = handle
