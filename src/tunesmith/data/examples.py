@@ -70,25 +70,32 @@ def select_rows(spec: DatasetSpec, max_samples: int | None, seed: int, report: D
     Raises:
         DataError: the files cannot be read, or `split` is not understood or selects nothing.
     """
-    stream = _without_weightless(spec, report)
+    stream = without_weightless(spec, report)
     if spec.split == "train" and spec.num_samples is None:
         yield from islice(stream, max_samples)
         return
-    name = "train" if spec.remote is None or not spec.remote.is_hub else split_name(spec.split)
     rows = list(stream)
-    try:
-        places = [place for part in select_split(spec.split, len(rows), name) for place in part]
-    except ValueError as error:
-        raise DataError([Problem(str(error), f"dataset {spec.name}")]) from error
-    if not places:
-        raise DataError([Problem(f"split {spec.split!r} selects none of {len(rows)} rows", f"dataset {spec.name}")])
-    if spec.num_samples is not None:
-        places = draw(places, spec.num_samples, seed)
-    for place in places[:max_samples]:
+    for place in select_places(spec, len(rows), seed)[:max_samples]:
         yield rows[place]
 
 
-def _without_weightless(spec: DatasetSpec, report: DatasetReport) -> Iterator[RawRow]:
+def select_places(spec: DatasetSpec, count: int, seed: int) -> list[int]:
+    """The places that `split` and `num_samples` choose among `count` rows.
+
+    Raises:
+        DataError: `split` is not understood or selects nothing.
+    """
+    name = split_name(spec.split) if spec.remote is not None and spec.remote.is_hub else "train"
+    try:
+        places = [place for part in select_split(spec.split, count, name) for place in part]
+    except ValueError as error:
+        raise DataError([Problem(str(error), f"dataset {spec.name}")]) from error
+    if not places:
+        raise DataError([Problem(f"split {spec.split!r} selects none of {count} rows", f"dataset {spec.name}")])
+    return places if spec.num_samples is None else draw(places, spec.num_samples, seed)
+
+
+def without_weightless(spec: DatasetSpec, report: DatasetReport) -> Iterator[RawRow]:
     """All rows but those of weight 0, which are as if they were not in the file; they are counted."""
     report.left_out = 0
     column = spec.columns.weight
@@ -117,20 +124,27 @@ def read_examples(
     """
     passed = report.read
     for row in islice(select_rows(spec, max_samples, seed, report), passed, None):
-        report.read += 1
-        if row.value is None:
-            report.reject(Reject(row.source, "", row.fault, "mend the line"))
-            continue
-        if report.read == 1:
-            _say_unused(spec, row.value)
-        try:
-            example = convert(row.value, spec, stage, row.source)
-        except RowError as error:
-            report.reject(Reject(row.source, error.column, error.reason, error.fix))
-            continue
-        for name in _PLACEHOLDER.findall(" ".join(texts(example))):
-            report.placeholders[name] = report.placeholders.get(name, 0) + 1
-        yield example
+        example = book_example(row, spec, stage, report)
+        if example is not None:
+            yield example
+
+
+def book_example(row: RawRow, spec: DatasetSpec, stage: str, report: DatasetReport) -> Example | None:
+    """One row as an example, booked in `report`; None where it is rejected."""
+    report.read += 1
+    if row.value is None:
+        report.reject(Reject(row.source, "", row.fault, "mend the line"))
+        return None
+    if report.read == 1:
+        _say_unused(spec, row.value)
+    try:
+        example = convert(row.value, spec, stage, row.source)
+    except RowError as error:
+        report.reject(Reject(row.source, error.column, error.reason, error.fix))
+        return None
+    for name in _PLACEHOLDER.findall(" ".join(texts(example))):
+        report.placeholders[name] = report.placeholders.get(name, 0) + 1
+    return example
 
 
 def read_conversations(

@@ -6,13 +6,20 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tunesmith.core.errors import DataError, Problem
+from tunesmith.core.log import get_logger
 from tunesmith.core.types import Source
+
+if TYPE_CHECKING:
+    from tunesmith.config.schema import RunConfig
+
+logger = get_logger(__name__)
 
 
 def split_validation(sources: Sequence[Source], val_size: float, seed: int) -> tuple[list[int], list[int]]:
@@ -77,6 +84,23 @@ class Mixture:
             use = f"{count:,} of {size:,} rows" if count <= size else f"{count:,} rows out of {size:,}, {often}"
             found.append(f"mixed: {name}: {use}, {100 * count / total:.1f} % ({100 * share:.1f} % asked)")
         return found
+
+
+def mix_rows(kept: Any, sizes: Sequence[int], names: Sequence[str], config: RunConfig) -> Any:
+    """Row numbers of the mixture that `mix_strategy` asks for; what became of each data set is printed.
+
+    Args:
+        kept: numbers of the rows to train on, in the data sets laid one after the other.
+        sizes: rows of each data set.
+        names: of the data sets.
+        config: `mix_strategy`, `interleave_probs`, `seed`.
+    """
+    borders = np.cumsum([0, *sizes])
+    members = [kept[(kept >= first) & (kept < last)] for first, last in pairwise(borders)]
+    mixture = interleave(members, config.mix_strategy, config.interleave_probs, config.seed)
+    for line in mixture.lines(names, [len(rows) for rows in members]):
+        logger.info(line)
+    return mixture.order
 
 
 def interleave(members: Sequence[Any], strategy: str, shares: Sequence[float], seed: int) -> Mixture:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +22,13 @@ from tunesmith.data.dataset import render_rows as render_rows
 from tunesmith.data.examples import read_conversations, settle, without_trailing
 from tunesmith.data.formats import stage_problems
 from tunesmith.data.hubs import fetch
-from tunesmith.data.mix import interleave, split_validation
+from tunesmith.data.mix import mix_rows, split_validation
 from tunesmith.data.pack import best_fit
 from tunesmith.data.prompts import PromptRow, encode_prompts
 from tunesmith.data.report import DatasetReport, SupervisionReport, log_report, raise_rejects
 from tunesmith.data.rows import TokenizedRows, TrainRows, concat_rows
 from tunesmith.data.settings import RenderSettings
+from tunesmith.data.stream import StreamRows
 from tunesmith.data.tokenize import Encoder
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class PreparedData:
         report: what became of the rows.
     """
 
-    train: TrainRows | None
+    train: TrainRows | StreamRows | None
     eval: TrainRows | dict[str, TrainRows] | None
     report: SupervisionReport
 
@@ -60,6 +60,8 @@ def prepare(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
             without a trained token (unless `allow_untrained_rows`), or nothing left.
     """
     encoder = make_encoder(config, tokenizer, template)
+    if config.streaming and config.do_train:
+        return _prepare_stream(config, encoder)
     if tokenized.holds_something(config.tokenized_path):
         found = tokenized.load(config, encoder, _specs_to_compare(config))
         stop_on_rejects(found.reports, config)
@@ -72,6 +74,18 @@ def prepare(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
     report = supervision_report(found.reports, train, eval_rows)
     log_report(report, tokenizer.decode, logger)
     return PreparedData(train, evaluation, report)
+
+
+def _prepare_stream(config: RunConfig, encoder: Encoder) -> PreparedData:
+    """Counts the training rows; rows to evaluate on are tokenized now."""
+    train = StreamRows(config, encoder, find_specs(config, config.dataset))
+    held_out = train.hold_out()
+    train.preflight()
+    eval_sets = load_datasets(config, encoder, config.eval_dataset)
+    reports = [report for _, report in eval_sets]
+    stop_on_rejects(reports, config)
+    evaluation, eval_rows = _evaluation(_eval_rows(config, eval_sets, held_out))
+    return PreparedData(train, evaluation, SupervisionReport(reports, train_rows=len(train), eval_rows=eval_rows))
 
 
 def _make_rows(config: RunConfig, encoder: Encoder) -> tokenized.Tokenized:
@@ -197,18 +211,8 @@ def _split_and_mix(
         kept, held = split_validation(sources, config.val_size, config.seed)
         held_out, kept = rows.take(held), np.asarray(kept)
     if config.mix_strategy != "concat" and len(sets) > 1:
-        kept = _mixed(kept, [len(part) for part, _ in sets], [report.name for _, report in sets], config)
+        kept = mix_rows(kept, [len(part) for part, _ in sets], [report.name for _, report in sets], config)
     return rows if len(kept) == len(rows) and config.mix_strategy == "concat" else rows.take(kept), held_out
-
-
-def _mixed(kept: Any, sizes: list[int], names: list[str], config: RunConfig) -> Any:
-    """The row numbers of the mixture; `kept` are numbers in the data sets laid one after the other."""
-    borders = np.cumsum([0, *sizes])
-    members = [kept[(kept >= first) & (kept < last)] for first, last in pairwise(borders)]
-    mixture = interleave(members, config.mix_strategy, config.interleave_probs, config.seed)
-    for line in mixture.lines(names, [len(rows) for rows in members]):
-        logger.info(line)
-    return mixture.order
 
 
 def _packs(config: RunConfig, rows: TokenizedRows) -> list[list[int]] | None:

@@ -131,7 +131,7 @@ def _json_name(value: Any) -> str:
     return names.get(type(value), type(value).__name__)
 
 
-def _open_checked(file: Path) -> IO[bytes]:
+def open_checked(file: Path) -> IO[bytes]:
     """Opens a text file in binary, past a BOM."""
     handle = file.open("rb")
     head = handle.read(3)
@@ -144,34 +144,38 @@ def _open_checked(file: Path) -> IO[bytes]:
 
 def _lines(file: Path) -> Iterator[tuple[Source, str | None, str]]:
     """Source, text and fault of every line that is not blank; the line ending is taken off."""
-    with _open_checked(file) as handle:
+    with open_checked(file) as handle:
         for number, raw in enumerate(handle, start=1):
-            source = Source(str(file), number)
-            try:
-                text = raw.decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                yield source, None, f"not UTF-8: {error.reason} at byte {error.start} of the line"
-                continue
-            if text.strip():
-                yield source, text, ""
+            text, fault = decode_line(raw)
+            if text is None or text.strip():
+                yield Source(str(file), number), text, fault
+
+
+def decode_line(raw: bytes) -> tuple[str | None, str]:
+    """The text of a line without its ending; or None and why there is none."""
+    try:
+        return raw.decode("utf-8").rstrip("\r\n"), ""
+    except UnicodeDecodeError as error:
+        return None, f"not UTF-8: {error.reason} at byte {error.start} of the line"
 
 
 def _read_jsonl(file: Path) -> Iterator[RawRow]:
     for source, text, fault in _lines(file):
-        if text is None:
-            yield RawRow(source, None, fault)
-            continue
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError as error:
-            yield RawRow(
-                source, None, f"broken JSON: {error.msg} at column {error.colno}, near {excerpt(text, error.pos)!r}"
-            )
-            continue
-        except RecursionError:
-            yield RawRow(source, None, "the JSON is nested too deep")
-            continue
-        yield _object_row(source, value)
+        yield parse_line(source, text, fault)
+
+
+def parse_line(source: Source, text: str | None, fault: str = "") -> RawRow:
+    """One line of JSON lines; `fault` says why there is no text."""
+    if text is None:
+        return RawRow(source, None, fault)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        near = excerpt(text, error.pos)
+        return RawRow(source, None, f"broken JSON: {error.msg} at column {error.colno}, near {near!r}")
+    except RecursionError:
+        return RawRow(source, None, "the JSON is nested too deep")
+    return _object_row(source, value)
 
 
 def excerpt(text: str, position: int, width: int = 30) -> str:
@@ -181,11 +185,11 @@ def excerpt(text: str, position: int, width: int = 30) -> str:
 
 def _read_json(file: Path) -> Iterator[RawRow]:
     """A list of rows; a file of JSON lines that is called .json is read as such."""
-    with _open_checked(file) as handle:
+    with open_checked(file) as handle:
         start = handle.tell()
         first = handle.read(1 << 16).lstrip()[:1]
     if first == b"[":
-        with _open_checked(file) as handle:
+        with open_checked(file) as handle:
             handle.seek(start)
             for number, value in enumerate(JsonArrayReader(handle, file), start=1):
                 yield _object_row(Source(str(file), number), value)
@@ -242,15 +246,19 @@ def _single_object_error(file: Path, line_error: json.JSONDecodeError) -> DataEr
 
 def _read_txt(file: Path) -> Iterator[RawRow]:
     for source, text, fault in _lines(file):
-        if text is None or "\x00" in text:
-            yield RawRow(source, None, fault or "the line holds a NUL byte")
-        else:
-            yield RawRow(source, {"text": text})
+        yield text_row(source, text, fault)
+
+
+def text_row(source: Source, text: str | None, fault: str = "") -> RawRow:
+    """One line of plain text."""
+    if text is None or "\x00" in text:
+        return RawRow(source, None, fault or "the line holds a NUL byte")
+    return RawRow(source, {"text": text})
 
 
 def _read_csv(file: Path) -> Iterator[RawRow]:
     csv.field_size_limit(1 << 30)
-    _open_checked(file).close()
+    open_checked(file).close()
     try:
         with file.open(encoding="utf-8-sig", newline="") as handle:
             yield from _csv_rows(file, csv.reader(handle, strict=True))

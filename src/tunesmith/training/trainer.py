@@ -19,6 +19,7 @@ from tunesmith.models.forward import HiddenForward, MicroBatch
 from tunesmith.objectives.base import TokenObjective
 from tunesmith.training.batches import StepRows, collate, micro_batches
 from tunesmith.training.checkpoints import STAGING, publish, rotate
+from tunesmith.training.sampling import WindowSampler
 
 
 class StepTrainer(Trainer):
@@ -50,6 +51,15 @@ class StepTrainer(Trainer):
         self.tokens_seen = 0
         self.trained_tokens_seen = 0
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """A stream that is longer than its window is shuffled within it; everything else is transformers' matter."""
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        window = getattr(rows, "window", None)
+        if window is None or window >= len(rows) or self.args.train_sampling_strategy != "random":
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return WindowSampler(len(rows), window, seed)
+
     # -- one step ------------------------------------------------------------------------------------------------
 
     def _micro_batches(self, step: StepRows) -> list[MicroBatch]:
@@ -70,6 +80,8 @@ class StepTrainer(Trainer):
         model.train()
         n_items = float(inputs.n_items if num_items_in_batch is None else num_items_in_batch)
         if n_items == 0:
+            if not len(inputs) and self.args.world_size == 1:
+                return torch.zeros((), device=self.args.device)  # all its rows were bad and let go: nothing to learn
             raise TrainingError(f"no trained token in this step ({self._where(inputs)})")
         # DDP averages gradients over processes; the sum over all of them is meant.
         scale = self.args.world_size / n_items
