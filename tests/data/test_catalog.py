@@ -70,9 +70,7 @@ def test_broken_list_of_the_tutorial_names_the_line_and_the_right_shape(folder):
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ({"hf_hub_url": "x/y"}, "hf_hub_url: data sets from a hub are not built yet"),
         ({"script_url": "x"}, "script_url"),
-        ({"cloud_file_name": "s3://x"}, "cloud_file_name"),
         ({}, "names no file"),
         ({"file_name": "none.json"}, "no such file or folder"),
         ({"file_name": "a.json", "formating": "alpaca"}, "did you mean formatting"),

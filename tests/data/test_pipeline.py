@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from tunesmith.config.schema import RunConfig
-from tunesmith.core.errors import DataError
+from tunesmith.core.errors import DataError, TemplateError
 from tunesmith.core.types import IGNORE_INDEX
-from tunesmith.data import cache, examples, pipeline
+from tunesmith.data import cache, examples, pipeline, store
 from tunesmith.data.template import build_template
 
 PLAIN = {"user": "U{{content}}>A:", "assistant": ["{{content}}", "{{eos_token}}"], "system": "S{{content}};"}
@@ -141,7 +142,7 @@ def test_cut_answers_and_placeholders_are_warned_of(prepare):
 
 
 def test_report_is_printed_with_one_example_as_in_the_tutorial(prepare, caplog, monkeypatch):
-    monkeypatch.setattr(pipeline.logger.parent.parent, "propagate", True)
+    monkeypatch.setattr(logging.getLogger("tunesmith"), "propagate", True)
     with caplog.at_level("INFO", logger="tunesmith"):
         prepare(dataset="two")
     text = "\n".join(record.getMessage() for record in caplog.records)
@@ -288,22 +289,23 @@ def test_cache_follows_content_tokenizer_template_and_code(configure, folder, by
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda data: b"", lambda data: data[:-200], lambda data: data[:900] + b"\0" * 99 + data[999:]]
+    "damage", [lambda data: b"", lambda data: data[:-20], lambda data: data[:90] + b"\x07" * 9 + data[99:]]
 )
-def test_damaged_cache_is_made_anew(prepare, counted, damage):
+@pytest.mark.parametrize("name", ["ids.bin", "trained.bin", "rows.bin", "state.json"])
+def test_damaged_cache_is_made_anew(prepare, counted, damage, name):
     first = prepare()
-    (path,) = (cache.env.home() / "tokenized").glob("*.npz")
+    (path,) = (cache.env.home() / "tokenized").glob(f"*/{name}")
     path.write_bytes(damage(path.read_bytes()))
     second = prepare()
     assert counted.reads == 2
     assert items(first.train) == items(second.train)
-    assert len(list(path.parent.iterdir())) == 1
+    assert len(list(path.parent.parent.iterdir())) == 1
     prepare()
     assert counted.reads == 2
 
 
 def test_unwritable_cache_costs_nothing_but_time(prepare, monkeypatch):
-    monkeypatch.setattr(cache.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("no space left")))
+    monkeypatch.setattr(store.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("no space left")))
     assert len(prepare().train) == 10
     assert list((cache.env.home() / "tokenized").iterdir()) == []
 
@@ -312,7 +314,7 @@ def test_cache_forgets_what_was_not_used_for_longest(prepare, monkeypatch):
     monkeypatch.setattr(cache, "LIMIT_BYTES", 1)
     prepare()
     prepare(cutoff_len=50)
-    assert len(list((cache.env.home() / "tokenized").glob("*.npz"))) == 1
+    assert len(list((cache.env.home() / "tokenized").iterdir())) == 1
 
 
 def test_prompts_of_eval_dataset_or_split_or_all(configure, byte_tokenizer):
@@ -336,7 +338,7 @@ def test_trailing_tool_results_are_left_out_and_counted(prepare, folder):
 
 def test_rows_that_the_template_refuses_are_rejected_rows(configure, byte_tokenizer, monkeypatch):
     encoder = pipeline.make_encoder(configure(), byte_tokenizer, TEMPLATE)
-    refusing = SimpleNamespace(segments=lambda row: (_ for _ in ()).throw(pipeline.TemplateError("no")))
+    refusing = SimpleNamespace(segments=lambda row: (_ for _ in ()).throw(TemplateError("no")))
     report = pipeline.DatasetReport("x")
     (spec,) = pipeline.find_specs(configure(), ("two",))
     rows = list(examples.read_conversations(spec, None, 0, report))

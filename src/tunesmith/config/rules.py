@@ -1,10 +1,10 @@
-"""What must hold between keys. One small function a rule; which files there are is in paths.py."""
+"""What must hold between keys. One small function a rule; more in data_rules.py, and of files in paths.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tunesmith.config import paths
+from tunesmith.config import data_rules, paths
 from tunesmith.config.fault import Fault
 from tunesmith.config.schema import COMMANDS, KEYS, RunConfig
 
@@ -13,7 +13,7 @@ Rule = Callable[[RunConfig], Iterator[Fault]]
 
 def faults(config: RunConfig, *, with_paths: bool = True) -> Iterator[Fault]:
     """Everything that does not go together for the command of this configuration."""
-    for commands, rule in (*RULES, *(paths.RULES if with_paths else ())):
+    for commands, rule in (*RULES, *data_rules.RULES, *(paths.RULES if with_paths else ())):
         if config.command in commands:
             yield from rule(config)
 
@@ -44,7 +44,7 @@ def output_is_named(config: RunConfig) -> Iterator[Fault]:
 
 def training_has_data(config: RunConfig) -> Iterator[Fault]:
     """Training needs rows."""
-    if config.do_train and not config.dataset:
+    if config.do_train and not config.dataset and not config.tokenized_path:
         yield Fault(("dataset", "do_train"), "do_train needs a dataset", "set dataset: NAME or a path")
 
 
@@ -59,7 +59,7 @@ def evaluation_has_data(config: RunConfig) -> Iterator[Fault]:
     askers = [name for name in ("do_predict", "predict_with_generate", "do_eval") if getattr(config, name)]
     if config.eval_strategy != "no":
         askers.append("eval_strategy")
-    if askers and not config.eval_dataset and config.val_size == 0:
+    if askers and not config.eval_dataset and config.val_size == 0 and not config.tokenized_path:
         asker = next((name for name in askers if name in config.explicit), askers[0])
         fix = "set eval_dataset: NAME, or val_size to hold rows out of the training data"
         yield Fault((asker, "eval_dataset", "val_size"), f"{asker} needs evaluation data", fix)
@@ -71,7 +71,7 @@ def held_out_rows(config: RunConfig) -> Iterator[Fault]:
     if size > 1 and not float(size).is_integer():
         what = f"val_size {size:g} is neither a share below 1 nor a whole number of rows"
         yield Fault(("val_size",), what)
-    if size > 0 and not config.dataset:
+    if size > 0 and not config.dataset and not config.tokenized_path:
         yield Fault(("val_size", "dataset"), "val_size takes rows out of dataset, which is missing")
     if size > 0 and config.eval_dataset:
         yield Fault(("val_size", "eval_dataset"), "val_size and eval_dataset exclude each other", "keep one")

@@ -64,11 +64,13 @@ class Conversation:
         messages: in order; a system message, if any, comes first.
         tools: function schemas `{name, description, parameters}`; None: no tools were given, (): an empty list was.
         source: where the row comes from.
+        weight: factor on the loss of its tokens.
     """
 
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] | None = None
     source: Source | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ class TokenizedRow:
         source: where the row comes from.
         lost_tokens: tokens that truncation took away, 0 if none.
         lost_trained_tokens: of those, how many carried loss.
+        weight: factor on the loss of its tokens; they count as that many items.
     """
 
     input_ids: list[int]
@@ -137,6 +140,7 @@ class TokenizedRow:
     lost_tokens: int = 0
     lost_trained_tokens: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
+    weight: float = 1.0
 
     @property
     def n_trained(self) -> int:

@@ -1,28 +1,30 @@
-"""Tokenized data sets on disk: one file each, named by everything that its content depends on."""
+"""Tokenized data sets on disk: a folder each, named by everything that its content depends on."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
-import zipfile
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tunesmith.core import env
 from tunesmith.core.log import get_logger
 from tunesmith.core.types import Source
 from tunesmith.data.report import DatasetReport, Reject
 from tunesmith.data.rows import TokenizedRows
+from tunesmith.data.store import STATE, StoreWriter, open_rows
 
 logger = get_logger(__name__)
 
 LIMIT_BYTES = 8 << 30
-_ARRAYS = ("ids", "trained", "offsets", "file_index", "numbers", "lost", "odd")
+_PARTIAL = ".part"
 
 
 def digest(*parts: Any) -> str:
@@ -69,60 +71,111 @@ def template_version(template: Any) -> str:
     return digest(type(template).__name__, template.text if hasattr(template, "text") else repr(template))
 
 
-def cache_file(key: str) -> Path:
+def cache_folder(key: str) -> Path:
     """Where the rows with this key are kept."""
-    return env.home() / "tokenized" / f"{key}.npz"
+    return env.home() / "tokenized" / key
 
 
 def load(key: str) -> tuple[TokenizedRows, DatasetReport] | None:
-    """The rows kept under a key; None where there are none, or where the file is damaged (said, and made anew)."""
-    path = cache_file(key)
-    if not path.is_file():
+    """The rows kept under a key; None where there are none, or where a file is damaged (said, and made anew)."""
+    folder = cache_folder(key)
+    if not (folder / STATE).is_file():
         return None
     try:
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in _ARRAYS}
-            facts = json.loads(stored["facts"].tobytes().decode())
-        rows = TokenizedRows(**arrays, files=tuple(facts["files"]))
-        os.utime(path)
-        return rows, _report_from(facts["report"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        logger.warning("the cache file %s is damaged (%s) and is made anew", path, error)
+        rows, facts = open_rows(folder)
+        report = report_from(facts["report"])
+        os.utime(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("the cached rows in %s are damaged (%s) and are made anew", folder, error)
         return None
+    return rows, report
 
 
-def _report_from(facts: dict[str, Any]) -> DatasetReport:
-    rejects = [Reject(Source(**entry.pop("source")), **entry) for entry in facts.pop("rejects")]
+def report_from(facts: dict[str, Any]) -> DatasetReport:
+    """A report out of its JSON."""
+    facts = dict(facts)
+    rejects = [Reject(**{**entry, "source": Source(**entry["source"])}) for entry in facts.pop("rejects")]
     return DatasetReport(**facts, rejects=rejects)
 
 
-def save(key: str, rows: TokenizedRows, report: DatasetReport) -> None:
-    """Keeps rows under a key; a crash leaves no half file. A full or read-only disk costs the cache, not the run."""
-    path = cache_file(key)
-    facts = json.dumps({"files": rows.files, "report": asdict(report)})
-    temporary = path.with_name(f".{key}.{os.getpid()}.tmp")
+@contextmanager
+def locked(key: str) -> Iterator[None]:
+    """Keeps other processes from making the same rows at the same time; they wait, and that is said."""
+    path = cache_folder(key).with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.info("another process tokenizes the same rows; waiting for it")
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if not _is_still(path, handle.fileno()):
+                continue  # the one before us removed the file that we waited at
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as handle:
-            np.savez(
-                handle,
-                facts=np.frombuffer(facts.encode(), dtype=np.uint8),
-                **{name: getattr(rows, name) for name in _ARRAYS},
-            )
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-        _prune(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        logger.warning("tokenized rows are not kept for the next run: %s", error)
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
-def _prune(folder: Path) -> None:
-    """Deletes what was not used for longest until the folder is under the limit; the newest file always stays."""
+def begin(key: str, afresh: bool) -> tuple[StoreWriter, DatasetReport | None]:
+    """A writer for a key, and the accounting of what an earlier process finished before it was stopped.
+
+    Args:
+        key: of the rows.
+        afresh: drop what is there.
+    """
+    folder = cache_folder(key).with_suffix(_PARTIAL)
+    if afresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        writer = StoreWriter(folder)
+        try:
+            return writer, report_from(writer.facts["report"]) if writer.facts else None
+        except (KeyError, TypeError):
+            writer.close()
+    except (ValueError, KeyError):
+        pass
+    shutil.rmtree(folder)
+    return StoreWriter(folder), None
+
+
+def keep_shard(writer: StoreWriter, report: DatasetReport) -> None:
+    """Makes what was written so far last."""
+    writer.commit({"report": asdict(report)})
+
+
+def publish(key: str, writer: StoreWriter) -> None:
+    """Puts finished rows where `load` finds them; rows that another process has open stay readable for it."""
+    writer.close()
+    folder = cache_folder(key)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.with_suffix(_PARTIAL).replace(folder)
+    _prune(folder.parent)
+
+
+def discard(key: str) -> None:
+    """Removes what could not be finished."""
+    shutil.rmtree(cache_folder(key).with_suffix(_PARTIAL), ignore_errors=True)
+
+
+def _prune(parent: Path) -> None:
+    """Deletes what was not used for longest until all is under the limit; the newest always stays."""
     kept = 0
-    files = sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for index, path in enumerate(files):
-        kept += path.stat().st_size
+    folders = sorted(
+        (path for path in parent.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    for index, folder in enumerate(folders):
+        kept += sum(path.stat().st_size for path in folder.iterdir())
         if index and kept > LIMIT_BYTES:
-            path.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+    for path in parent.glob("*.npz"):
+        path.unlink(missing_ok=True)  # what earlier versions kept

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tunesmith
+from tunesmith.core import env
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.lazy import nearest
 from tunesmith.core.log import get_logger
@@ -18,9 +19,13 @@ INFO_FILE = "dataset_info.json"
 DEFAULT_DIR = "data"
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".arrow", ".txt")
 FORMATTINGS = ("alpaca", "sharegpt", "openai")
-HUB_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+ONLINE, REMOTE = "ONLINE", "REMOTE:"
 ENTRY_KEYS = (
-    *HUB_KEYS,
+    "hf_hub_url",
+    "ms_hub_url",
+    "om_hub_url",
+    "script_url",
+    "cloud_file_name",
     "file_name",
     "formatting",
     "ranking",
@@ -52,6 +57,7 @@ class Columns:
     chosen: str | None = None
     rejected: str | None = None
     kto_tag: str | None = None
+    weight: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +81,41 @@ OPENAI_TAGS = Tags(
 
 
 @dataclass(frozen=True, slots=True)
+class Remote:
+    """Where a data set is fetched from.
+
+    Attributes:
+        kind: hf, ms, om (hubs), cloud (an address of fsspec), or hf_file (one file of a repository).
+        url: repository or address.
+        subset: configuration of the repository.
+        folder: folder in the repository; with hf_file the file.
+    """
+
+    kind: str
+    url: str
+    subset: str | None = None
+    folder: str | None = None
+
+    @property
+    def is_hub(self) -> bool:
+        """Whether it has splits of its own."""
+        return self.kind in ("hf", "ms", "om")
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetSpec:
     """One data set as the pipeline needs it.
 
     Attributes:
         name: as in `dataset`.
-        path: file, or folder of files of one type.
+        path: file, or folder of files of one type; of a remote set its address, for messages.
         formatting: alpaca, sharegpt, openai, completion (`prompt`, `completion`), text, or auto: read off the rows.
         ranking: rows hold a chosen and a rejected answer.
         split: `train`, or slices of it such as `train[:2]`, `train[10%:20%]`.
         num_samples: exactly this many rows, drawn by a seeded permutation.
         has_columns: the entry has a `columns` block.
+        remote: where it is fetched from; None: it is on this machine.
+        files: a remote set's files once they are here, each with the name that messages call it by.
     """
 
     name: str
@@ -97,6 +127,8 @@ class DatasetSpec:
     columns: Columns = DEFAULT_COLUMNS
     tags: Tags = Tags()
     has_columns: bool = False
+    remote: Remote | None = None
+    files: tuple[tuple[Path, str], ...] = ()
 
 
 def bundled_dir() -> Path | None:
@@ -166,29 +198,56 @@ def _json_advice(text: str) -> str:
     return f"a comma stands between two entries, none after the last; the whole looks like {EXAMPLE_ENTRY}"
 
 
-def resolve(names: tuple[str, ...] | list[str], dataset_dir: str) -> list[DatasetSpec]:
+def resolve(names: tuple[str, ...] | list[str], dataset_dir: str, token: str | None = None) -> list[DatasetSpec]:
     """The specs of all `names`, in order; a name given twice is used twice, and that is said.
+
+    Args:
+        names: of `dataset` or `eval_dataset`.
+        dataset_dir: folder of dataset_info.json; ONLINE: names are repositories of a hub; `REMOTE:repo`: the folder is
+            that repository.
+        token: of the hub, for REMOTE.
 
     Raises:
         DataError: every unknown or unusable name at once.
     """
     specs: list[DatasetSpec] = []
     problems: list[Problem] = []
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        logger.info("dataset: %s is named %d times and is used %d times", name, names.count(name), names.count(name))
+    if dataset_dir == ONLINE:
+        return [_online(name) for name in names]
     folder: Path | None = None
     info: dict[str, Any] = {}
-    if any(not is_file_name(name) for name in names) or (Path(dataset_dir) / INFO_FILE).is_file():
+    repo = dataset_dir.removeprefix(REMOTE) if dataset_dir.startswith(REMOTE) else None
+    if repo is not None:
+        from tunesmith.data.hubs import fetch_file
+
+        folder = fetch_file(repo, INFO_FILE, token).parent
+    elif any(not is_file_name(name) for name in names) or (Path(dataset_dir) / INFO_FILE).is_file():
         folder = find_dataset_dir(dataset_dir)
+    if folder is not None:
         info = read_info(folder)
     for name in names:
         try:
-            specs.append(_resolve_one(name, info, folder or Path(dataset_dir)))
+            specs.append(_resolve_one(name, info, folder or Path(dataset_dir), repo))
         except DataError as error:
             problems += error.problems
     if problems:
         raise DataError(problems)
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        logger.info("dataset: %s is named %d times and is used %d times", name, names.count(name), names.count(name))
     return specs
+
+
+def _online(name: str) -> DatasetSpec:
+    path = Path(name).expanduser()
+    if is_file_name(name) and path.exists():
+        return DatasetSpec(name, path, formatting="auto")
+    return DatasetSpec(name, Path(name), formatting="auto", remote=Remote(_preferred_hub(), name))
+
+
+def _preferred_hub() -> str:
+    """The hub that USE_MODELSCOPE_HUB or USE_OPENMIND_HUB asks for; else Hugging Face."""
+    switches = {"ms": "USE_MODELSCOPE_HUB", "om": "USE_OPENMIND_HUB"}
+    return next((kind for kind, variable in switches.items() if env.switch(variable)), "hf")
 
 
 def is_file_name(name: str) -> bool:
@@ -196,9 +255,9 @@ def is_file_name(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES
 
 
-def _resolve_one(name: str, info: dict[str, Any], folder: Path) -> DatasetSpec:
+def _resolve_one(name: str, info: dict[str, Any], folder: Path, repo: str | None = None) -> DatasetSpec:
     if name in info:
-        return parse_entry(name, info[name], folder)
+        return parse_entry(name, info[name], folder, repo)
     for path in (Path(name).expanduser(), folder / name):
         if path.exists() and (is_file_name(name) or path.is_dir()):
             return DatasetSpec(name, path, formatting="auto")
@@ -210,14 +269,14 @@ def _resolve_one(name: str, info: dict[str, Any], folder: Path) -> DatasetSpec:
     raise DataError([Problem(f"unknown data set: {name}", "dataset", f"{hint}{folder / INFO_FILE} has: {known}")])
 
 
-def parse_entry(name: str, entry: Any, folder: Path) -> DatasetSpec:
+def parse_entry(name: str, entry: Any, folder: Path, repo: str | None = None) -> DatasetSpec:
     """One entry of dataset_info.json as a spec.
 
     With a `columns` block the names that it does not list are null, as in LLaMA-Factory (`columns: {prompt: text}`
     means no query and no response); without one the defaults hold. `tags` fall back key by key.
 
     Raises:
-        DataError: unknown keys, wrong types, a hub entry, or no such file.
+        DataError: unknown keys, wrong types, a script, or no such file.
     """
     where = f"{folder / INFO_FILE}, entry {name!r}"
     if not isinstance(entry, dict):
@@ -239,7 +298,7 @@ def parse_entry(name: str, entry: Any, folder: Path) -> DatasetSpec:
         isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1
     ):
         problems.append(Problem(f"num_samples must be a whole number above 0, not {num_samples!r}", where))
-    path = _entry_path(entry, folder, where, problems)
+    path, remote = _entry_place(entry, folder, repo, where, problems)
     if problems:
         raise DataError(problems)
     return DatasetSpec(
@@ -252,29 +311,39 @@ def parse_entry(name: str, entry: Any, folder: Path) -> DatasetSpec:
         columns,
         tags,
         has_columns,
+        remote,
     )
 
 
-def _entry_path(entry: dict[str, Any], folder: Path, where: str, problems: list[Problem]) -> Path:
-    file_name = entry.get("file_name")
-    if file_name:
-        path = folder / Path(str(file_name)).expanduser()
-        if not path.exists():
-            problems.append(
-                Problem(
-                    f"file_name: no such file or folder: {path}",
-                    where,
-                    f"put it there; file_name is looked up in {folder}",
-                )
-            )
-        return path
-    remote = [key for key in HUB_KEYS if entry.get(key)]
-    if remote:
-        fix = "download the file, put it into dataset_dir and name it with file_name"
-        problems.append(Problem(f"{remote[0]}: data sets from a hub are not built yet", where, fix))
+def _entry_place(
+    entry: dict[str, Any], folder: Path, repo: str | None, where: str, problems: list[Problem]
+) -> tuple[Path, Remote | None]:
+    """The local file or folder, or where the set is fetched from; a local file that is there wins."""
+    file_name = str(entry.get("file_name") or "")
+    path = folder / Path(file_name).expanduser()
+    if file_name and path.exists():
+        return path, None
+    subset, inside = entry.get("subset"), entry.get("folder")
+    kinds = {"hf": "hf_hub_url", "ms": "ms_hub_url", "om": "om_hub_url"}
+    given = {kind: str(entry[key]) for kind, key in kinds.items() if entry.get(key)}
+    if given:
+        wanted = _preferred_hub()
+        kind = wanted if wanted in given else next(iter(given))
+        return Path(given[kind]), Remote(kind, given[kind], subset, inside)
+    if entry.get("cloud_file_name"):
+        address = str(entry["cloud_file_name"])
+        return Path(address), Remote("cloud", address)
+    if entry.get("script_url"):
+        what = "script_url: a loading script is code that would run on this machine, and `datasets` 4 dropped them"
+        problems.append(Problem(what, where, "save the rows as json or parquet and name them with file_name"))
+    elif file_name and repo is not None:
+        return Path(repo) / file_name, Remote("hf_file", repo, folder=file_name)
+    elif file_name:
+        fix = f"put it there; file_name is looked up in {folder}"
+        problems.append(Problem(f"file_name: no such file or folder: {path}", where, fix))
     else:
         problems.append(Problem("the entry names no file", where, f"add file_name: {EXAMPLE_ENTRY}"))
-    return folder
+    return folder, None
 
 
 def _block(entry: dict[str, Any], key: str, default: _Block, where: str, problems: list[Problem]) -> _Block:

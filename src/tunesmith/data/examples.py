@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,8 +15,9 @@ from tunesmith.core.log import get_logger
 from tunesmith.core.types import Conversation, Example, Feedback, Preference, Text
 from tunesmith.data.catalog import Columns, DatasetSpec
 from tunesmith.data.formats import RowError, convert, detect
+from tunesmith.data.formats.fields import is_weight, is_weightless
 from tunesmith.data.report import DatasetReport, Reject
-from tunesmith.data.sources import RawRow, read_rows, select_split
+from tunesmith.data.sources import RawRow, read_dataset, select_split, split_name
 
 logger = get_logger(__name__)
 
@@ -25,14 +26,14 @@ _LOOK_AHEAD = 20
 
 
 def settle(spec: DatasetSpec) -> DatasetSpec:
-    """Fills in the layout of a file that was given by its path, and says which one it is.
+    """Fills in what the entry leaves open, and says it: the layout of a file given by its path, a `weight` column.
 
     Raises:
         DataError: the layout is not known, or no row of the first ones could be read.
     """
     if spec.formatting != "auto":
-        return spec
-    first = [row.value for row in islice(read_rows(spec.path), _LOOK_AHEAD) if row.value is not None]
+        return _with_weight(spec)
+    first = _first_rows(spec)
     if not first:
         raise DataError(
             [
@@ -48,26 +49,61 @@ def settle(spec: DatasetSpec) -> DatasetSpec:
     return settled
 
 
-def select_rows(spec: DatasetSpec, max_samples: int | None, seed: int) -> Iterator[RawRow]:
-    """The rows that take part: `split`, then `num_samples`, then the first `max_samples`.
+def _first_rows(spec: DatasetSpec) -> list[dict[str, Any]]:
+    return [row.value for row in islice(read_dataset(spec), _LOOK_AHEAD) if row.value is not None]
+
+
+def _with_weight(spec: DatasetSpec) -> DatasetSpec:
+    """An entry without a `columns` block weighs its rows by a column `weight` that holds numbers."""
+    if spec.has_columns or spec.columns.weight:
+        return spec
+    found = [row["weight"] for row in _first_rows(spec) if row.get("weight") is not None]
+    if not found or not all(is_weight(value) for value in found):
+        return spec
+    logger.info("dataset %s: rows count by their column 'weight'", spec.name)
+    return replace(spec, columns=replace(spec.columns, weight="weight"))
+
+
+def select_rows(spec: DatasetSpec, max_samples: int | None, seed: int, report: DatasetReport) -> Iterator[RawRow]:
+    """The rows that take part: those of weight 0 are out, then `split`, `num_samples`, the first `max_samples`.
 
     Raises:
         DataError: the files cannot be read, or `split` is not understood or selects nothing.
     """
+    stream = without_weightless(spec, report)
     if spec.split == "train" and spec.num_samples is None:
-        yield from islice(read_rows(spec.path), max_samples)
+        yield from islice(stream, max_samples)
         return
-    rows = list(read_rows(spec.path))
+    rows = list(stream)
+    for place in select_places(spec, len(rows), seed)[:max_samples]:
+        yield rows[place]
+
+
+def select_places(spec: DatasetSpec, count: int, seed: int) -> list[int]:
+    """The places that `split` and `num_samples` choose among `count` rows.
+
+    Raises:
+        DataError: `split` is not understood or selects nothing.
+    """
+    name = split_name(spec.split) if spec.remote is not None and spec.remote.is_hub else "train"
     try:
-        places = [place for part in select_split(spec.split, len(rows)) for place in part]
+        places = [place for part in select_split(spec.split, count, name) for place in part]
     except ValueError as error:
         raise DataError([Problem(str(error), f"dataset {spec.name}")]) from error
     if not places:
-        raise DataError([Problem(f"split {spec.split!r} selects none of {len(rows)} rows", f"dataset {spec.name}")])
-    if spec.num_samples is not None:
-        places = draw(places, spec.num_samples, seed)
-    for place in places[:max_samples]:
-        yield rows[place]
+        raise DataError([Problem(f"split {spec.split!r} selects none of {count} rows", f"dataset {spec.name}")])
+    return places if spec.num_samples is None else draw(places, spec.num_samples, seed)
+
+
+def without_weightless(spec: DatasetSpec, report: DatasetReport) -> Iterator[RawRow]:
+    """All rows but those of weight 0, which are as if they were not in the file; they are counted."""
+    report.left_out = 0
+    column = spec.columns.weight
+    for row in read_dataset(spec):
+        if column and row.value is not None and is_weightless(row.value.get(column)):
+            report.left_out += 1
+            continue
+        yield row
 
 
 def draw(places: list[int], count: int, seed: int) -> list[int]:
@@ -82,22 +118,33 @@ def draw(places: list[int], count: int, seed: int) -> list[int]:
 def read_examples(
     spec: DatasetSpec, stage: str, max_samples: int | None, seed: int, report: DatasetReport
 ) -> Iterator[Example]:
-    """The usable rows as examples; every row that is read is booked in `report`, a rejected one with its reason."""
-    for row in select_rows(spec, max_samples, seed):
-        report.read += 1
-        if row.value is None:
-            report.reject(Reject(row.source, "", row.fault, "mend the line"))
-            continue
-        if report.read == 1:
-            _say_unused(spec, row.value)
-        try:
-            example = convert(row.value, spec, stage, row.source)
-        except RowError as error:
-            report.reject(Reject(row.source, error.column, error.reason, error.fix))
-            continue
-        for name in _PLACEHOLDER.findall(" ".join(texts(example))):
-            report.placeholders[name] = report.placeholders.get(name, 0) + 1
-        yield example
+    """The usable rows as examples; every row that is read is booked in `report`, a rejected one with its reason.
+
+    Rows that `report` has booked already are passed over.
+    """
+    passed = report.read
+    for row in islice(select_rows(spec, max_samples, seed, report), passed, None):
+        example = book_example(row, spec, stage, report)
+        if example is not None:
+            yield example
+
+
+def book_example(row: RawRow, spec: DatasetSpec, stage: str, report: DatasetReport) -> Example | None:
+    """One row as an example, booked in `report`; None where it is rejected."""
+    report.read += 1
+    if row.value is None:
+        report.reject(Reject(row.source, "", row.fault, "mend the line"))
+        return None
+    if report.read == 1:
+        _say_unused(spec, row.value)
+    try:
+        example = convert(row.value, spec, stage, row.source)
+    except RowError as error:
+        report.reject(Reject(row.source, error.column, error.reason, error.fix))
+        return None
+    for name in _PLACEHOLDER.findall(" ".join(texts(example))):
+        report.placeholders[name] = report.placeholders.get(name, 0) + 1
+    return example
 
 
 def read_conversations(

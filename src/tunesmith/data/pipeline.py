@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunesmith.core.errors import DataError, Problem, TemplateError
+from tunesmith.core import env
+from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.log import get_logger
-from tunesmith.core.types import Conversation, Segment, Source, TokenizedRow
-from tunesmith.data import cache
+from tunesmith.core.types import Source
+from tunesmith.data import tokenized
 from tunesmith.data.catalog import DatasetSpec, is_file_name, resolve
+from tunesmith.data.dataset import Dataset as Dataset
+from tunesmith.data.dataset import cache_key as cache_key
+from tunesmith.data.dataset import encoder_version, end_ids, tokenize_dataset
+from tunesmith.data.dataset import render_rows as render_rows
 from tunesmith.data.examples import read_conversations, settle, without_trailing
 from tunesmith.data.formats import stage_problems
-from tunesmith.data.mix import split_validation
+from tunesmith.data.hubs import fetch
+from tunesmith.data.mix import mix_rows, split_validation
 from tunesmith.data.pack import best_fit
-from tunesmith.data.progress import progress
 from tunesmith.data.prompts import PromptRow, encode_prompts
-from tunesmith.data.report import (
-    UNTRAINED,
-    DatasetReport,
-    Reject,
-    SupervisionReport,
-    log_report,
-    raise_rejects,
-    unwritable,
-)
-from tunesmith.data.rows import RowsBuilder, TokenizedRows, TrainRows, concat_rows
+from tunesmith.data.report import DatasetReport, SupervisionReport, log_report, raise_rejects
+from tunesmith.data.rows import TokenizedRows, TrainRows, concat_rows
 from tunesmith.data.settings import settings_of
-from tunesmith.data.sources import list_files
-from tunesmith.data.stop import end_tokens
-from tunesmith.data.tokenize import Encoder, is_trained, n_lost_headers, tokenize
+from tunesmith.data.stream import StreamRows
+from tunesmith.data.tokenize import Encoder
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
 
 logger = get_logger(__name__)
-
-Dataset = tuple[TokenizedRows, DatasetReport]
-"""One data set's rows and their accounting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +47,7 @@ class PreparedData:
         report: what became of the rows.
     """
 
-    train: TrainRows | None
+    train: TrainRows | StreamRows | None
     eval: TrainRows | dict[str, TrainRows] | None
     report: SupervisionReport
 
@@ -68,6 +60,36 @@ def prepare(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
             without a trained token (unless `allow_untrained_rows`), or nothing left.
     """
     encoder = make_encoder(config, tokenizer, template)
+    if config.streaming and config.do_train:
+        return _prepare_stream(config, encoder)
+    if tokenized.holds_something(config.tokenized_path):
+        found = tokenized.load(config, encoder, _specs_to_compare(config))
+        stop_on_rejects(found.reports, config)
+    else:
+        found = _make_rows(config, encoder)
+    train = TrainRows(found.train, _packs(config, found.train)) if config.do_train and found.train else None
+    if config.do_train and train is None:
+        raise DataError([Problem("no row is left to train on", "dataset", "every row was rejected: mend them")])
+    evaluation, eval_rows = _evaluation(found.eval)
+    report = supervision_report(found.reports, train, eval_rows)
+    log_report(report, tokenizer.decode, logger)
+    return PreparedData(train, evaluation, report)
+
+
+def _prepare_stream(config: RunConfig, encoder: Encoder) -> PreparedData:
+    """Counts the training rows; rows to evaluate on are tokenized now."""
+    train = StreamRows(config, encoder, find_specs(config, config.dataset))
+    held_out = train.hold_out()
+    train.preflight()
+    eval_sets = load_datasets(config, encoder, config.eval_dataset)
+    reports = [report for _, report in eval_sets]
+    stop_on_rejects(reports, config)
+    evaluation, eval_rows = _evaluation(_eval_rows(config, eval_sets, held_out))
+    return PreparedData(train, evaluation, SupervisionReport(reports, train_rows=len(train), eval_rows=eval_rows))
+
+
+def _make_rows(config: RunConfig, encoder: Encoder) -> tokenized.Tokenized:
+    """Reads, tokenizes, splits and mixes what the configuration names; keeps it where `tokenized_path` says."""
     wants_train = config.do_train or config.val_size
     train_sets = load_datasets(config, encoder, config.dataset if wants_train else ())
     eval_sets = load_datasets(config, encoder, config.eval_dataset)
@@ -76,12 +98,20 @@ def prepare(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
     rows = concat_rows([part for part, _ in train_sets])
     if train_sets and not len(rows):
         raise DataError([Problem("no row is left to train on", "dataset", "every row was rejected: mend them")])
-    train_rows, held_out = _split(rows, config)
-    train = TrainRows(train_rows, _packs(config, train_rows)) if config.do_train else None
-    evaluation = _evaluation(config, eval_sets, held_out)
-    report = supervision_report(reports, train, len(held_out or ()) + sum(len(part) for part, _ in eval_sets))
-    log_report(report, tokenizer.decode, logger)
-    return PreparedData(train, evaluation, report)
+    train_rows, held_out = _split_and_mix(rows, train_sets, config)
+    found = tokenized.Tokenized(train_rows if train_sets else None, _eval_rows(config, eval_sets, held_out), reports)
+    if config.tokenized_path and env.rank() == 0:
+        tokenized.save(config.tokenized_path, found, config, encoder, _specs_to_compare(config))
+    return found
+
+
+def _specs_to_compare(config: RunConfig) -> list[DatasetSpec]:
+    """The data sets that the configuration names; where they are gone, only their names can be compared."""
+    try:
+        return find_specs(config, (*config.dataset, *config.eval_dataset))
+    except DataError as error:
+        logger.warning("tokenized_path: the data sets cannot be compared with it: %s", error.problems[0])
+        return []
 
 
 def prepare_prompts(config: RunConfig, tokenizer: Any, template: Any) -> list[PromptRow]:
@@ -123,7 +153,9 @@ def find_specs(config: RunConfig, names: Sequence[str]) -> list[DatasetSpec]:
     """
     if config.stage != "sft":
         raise DataError([Problem(f"data for stage {config.stage} is not built yet", "stage", "stage: sft is")])
-    specs = [settle(spec) for spec in resolve(tuple(names), config.dataset_dir)] if names else []
+    tokens = {"hf": config.hf_hub_token, "ms": config.ms_hub_token, "om": config.om_hub_token}
+    found = resolve(tuple(names), config.dataset_dir, config.hf_hub_token) if names else []
+    specs = [settle(fetch(spec, tokens, config.cache_dir)) for spec in found]
     problems = [problem for spec in specs for problem in stage_problems(spec, config.stage)]
     if problems:
         raise DataError(problems)
@@ -143,100 +175,6 @@ def load_datasets(config: RunConfig, encoder: Encoder, names: Sequence[str]) -> 
     return [tokenize_dataset(spec, encoder, config, version) for spec in specs]
 
 
-def tokenize_dataset(spec: DatasetSpec, encoder: Encoder, config: RunConfig, version: str) -> Dataset:
-    """One data set as token ids with its accounting, out of the cache where nothing it depends on has changed."""
-    key = cache_key(spec, config, version)
-    found = None if config.overwrite_cache else cache.load(key)
-    if found is not None:
-        logger.info("%s: tokenized rows taken from %s", spec.name, cache.cache_file(key))
-    rows, report = found or _tokenize_fresh(spec, encoder, config)
-    if found is None:
-        cache.save(key, rows, report)
-    report.name = spec.name
-    return rows, report
-
-
-def encoder_version(encoder: Encoder) -> str:
-    """Hash of what turns a conversation into ids: code, tokenizer, template, settings."""
-    return cache.digest(
-        cache.code_version(),
-        cache.tokenizer_version(encoder.tokenizer),
-        cache.template_version(encoder.template),
-        asdict(encoder.settings),
-        encoder.cutoff_len,
-    )
-
-
-def cache_key(spec: DatasetSpec, config: RunConfig, version: str) -> str:
-    """sha256 over everything that the tokenized rows and their accounting depend on; `version` is the encoder's."""
-    layout = {name: value for name, value in asdict(spec).items() if name != "name"}
-    return cache.digest(
-        version,
-        [(str(path), cache.hash_file(path)) for path in list_files(spec.path)],
-        layout,
-        {"stage": config.stage, "max_samples": config.max_samples},
-        config.seed if spec.num_samples is not None else None,
-    )
-
-
-def _tokenize_fresh(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> Dataset:
-    report = DatasetReport(spec.name, path=str(spec.path))
-    builder = RowsBuilder()
-    ends = end_ids(encoder)
-    examples = read_conversations(spec, config.max_samples, config.seed, report)
-    with progress(f"tokenizing {spec.name}") as advance:
-        for batch in _in_batches(examples, config.preprocessing_batch_size):
-            conversations, rendered = render_rows(batch, encoder, report)
-            rows = tokenize(encoder, conversations, rendered)
-            kept = [row for row in rows if is_trained(row) or _book_untrained(row, report)]
-            part = builder.add(kept)
-            report.keep(part)
-            report.open_answers += part.n_open(ends)
-            report.lost_headers += n_lost_headers(kept)
-            advance(len(batch))
-    return builder.build(), report
-
-
-def _in_batches(examples: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while batch := list(islice(examples, size)):
-        yield batch
-
-
-def render_rows(
-    batch: list[Conversation], encoder: Encoder, report: DatasetReport
-) -> tuple[list[Conversation], list[list[Segment]]]:
-    """The rows that the template can write, and their text; the others are booked as rejected."""
-    conversations, rendered = [], []
-    for whole in batch:
-        conversation = without_trailing(whole)
-        report.trailing += conversation is not whole
-        try:
-            segments = encoder.segments(conversation)
-        except TemplateError as error:
-            report.reject(unwritable(whole, error))
-            continue
-        conversations.append(conversation)
-        rendered.append(segments)
-    return conversations, rendered
-
-
-def _book_untrained(row: TokenizedRow, report: DatasetReport) -> bool:
-    lost = row.lost_trained_tokens
-    fix = (
-        f"raise cutoff_len: {lost} trained tokens were cut off" if lost else "let an answer carry loss (weight, train)"
-    )
-    report.reject(Reject(row.source or Source("", 0), "", UNTRAINED, fix))
-    return False
-
-
-def end_ids(encoder: Encoder) -> frozenset[int]:
-    """Tokens that end an answer: the template's, and the tokenizer's eos."""
-    ids = {int(token) for token in end_tokens(encoder.template, encoder.tokenizer)}
-    if encoder.tokenizer.eos_token_id is not None:
-        ids.add(int(encoder.tokenizer.eos_token_id))
-    return frozenset(ids)
-
-
 def stop_on_rejects(reports: list[DatasetReport], config: RunConfig) -> None:
     """Prints the accounting and stops where rows were rejected, unless the configuration lets them go.
 
@@ -253,32 +191,50 @@ def stop_on_rejects(reports: list[DatasetReport], config: RunConfig) -> None:
         raise
 
 
-def _split(rows: TokenizedRows, config: RunConfig) -> tuple[TokenizedRows, TokenizedRows | None]:
-    if not config.val_size:
-        return rows, None
-    kept, held_out = split_validation([rows.source(index) for index in range(len(rows))], config.val_size, config.seed)
-    return rows.take(kept), rows.take(held_out)
+def _split_and_mix(
+    rows: TokenizedRows, sets: list[Dataset], config: RunConfig
+) -> tuple[TokenizedRows, TokenizedRows | None]:
+    """Holds validation rows out, then mixes what is left: no row that is used twice lands on both sides."""
+    kept: Any = np.arange(len(rows))
+    held_out = None
+    if config.val_size:
+        sources = [rows.source(index) for index in range(len(rows))]
+        kept, held = split_validation(sources, config.val_size, config.seed)
+        held_out, kept = rows.take(held), np.asarray(kept)
+    if config.mix_strategy != "concat" and len(sets) > 1:
+        kept = mix_rows(kept, [len(part) for part, _ in sets], [report.name for _, report in sets], config)
+    return rows if len(kept) == len(rows) and config.mix_strategy == "concat" else rows.take(kept), held_out
 
 
 def _packs(config: RunConfig, rows: TokenizedRows) -> list[list[int]] | None:
     if not (config.packing or config.neat_packing):
         return None
-    return best_fit(rows.lengths.tolist(), config.cutoff_len)
+    lengths = rows.lengths
+    return best_fit(lengths.tolist(), max(config.cutoff_len, int(lengths.max(initial=0))))
 
 
-def _evaluation(
+def _eval_rows(
     config: RunConfig, sets: list[Dataset], held_out: TokenizedRows | None
-) -> TrainRows | dict[str, TrainRows] | None:
+) -> TokenizedRows | dict[str, TokenizedRows] | None:
     if not sets:
-        return None if held_out is None else TrainRows(held_out)
+        return held_out
     if not config.eval_on_each_dataset:
         parts = [part for part, _ in sets]
-        return TrainRows(concat_rows(parts if held_out is None else [*parts, held_out]))
+        return concat_rows(parts if held_out is None else [*parts, held_out])
     grouped: dict[str, list[TokenizedRows]] = {}
     for part, report in sets:
         name = Path(report.name).stem if is_file_name(report.name) else report.name
         grouped.setdefault(name, []).append(part)
-    return {name: TrainRows(concat_rows(members)) for name, members in grouped.items()}
+    return {name: concat_rows(members) for name, members in grouped.items()}
+
+
+def _evaluation(
+    rows: TokenizedRows | dict[str, TokenizedRows] | None,
+) -> tuple[TrainRows | dict[str, TrainRows] | None, int]:
+    """Rows to evaluate on as the trainer takes them, and how many they are."""
+    if isinstance(rows, dict):
+        return {name: TrainRows(part) for name, part in rows.items()}, sum(map(len, rows.values()))
+    return (None, 0) if rows is None else (TrainRows(rows), len(rows))
 
 
 def supervision_report(reports: list[DatasetReport], train: TrainRows | None, eval_rows: int) -> SupervisionReport:
@@ -289,7 +245,7 @@ def supervision_report(reports: list[DatasetReport], train: TrainRows | None, ev
     rows = train.rows
     longest = int(np.argmax(rows.lengths))
     report.train_rows, report.train_items = len(rows), len(train)
-    report.tokens, report.trained_tokens = int(rows.offsets[-1]), int(rows.n_trained.sum())
+    report.tokens, report.trained_tokens = rows.n_tokens, int(rows.n_trained.sum())
     report.longest = (int(rows.lengths[longest]), rows.source(longest))
     report.example = rows[0]
     return report

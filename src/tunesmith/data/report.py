@@ -48,6 +48,7 @@ class DatasetReport:
         untrained: rejected rows whose only fault is that no trained token is left.
         open_answers: kept rows in which an answer does not close with an end token.
         lost_headers: kept rows whose budget was too small for the assistant's header.
+        left_out: rows of weight 0; they are not among the read ones.
         trailing: kept rows whose last messages follow the last answer and were left out.
         placeholders: unreplaced `{{name}}`, by name.
         path: file or folder of the data set.
@@ -73,6 +74,7 @@ class DatasetReport:
     path: str = ""
     rejects: list[Reject] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
+    left_out: int = 0
 
     def reject(self, entry: Reject) -> None:
         """Books a rejected row."""
@@ -89,7 +91,7 @@ class DatasetReport:
             return
         trained = rows.n_trained
         self.kept += len(rows)
-        self.tokens += int(rows.offsets[-1])
+        self.tokens += rows.n_tokens
         self.trained_tokens += int(trained.sum())
         self.truncated += int((rows.lost[:, 0] > 0).sum())
         self.lost_tokens += int(rows.lost[:, 0].sum())
@@ -98,7 +100,8 @@ class DatasetReport:
 
     def accounting(self) -> str:
         """The line that is always printed."""
-        return f"{self.name}: read {self.read}, kept {self.kept}, rejected {self.rejected}, truncated {self.truncated}"
+        line = f"{self.name}: read {self.read}, kept {self.kept}, rejected {self.rejected}, truncated {self.truncated}"
+        return line + (f", left out {self.left_out} of weight 0" if self.left_out else "")
 
 
 def raise_rejects(reports: Iterable[DatasetReport], allow_untrained_rows: bool = False) -> None:
@@ -244,7 +247,7 @@ def duplicates(rows: TokenizedRows) -> tuple[int, tuple[Source, Source] | None]:
     seen: dict[bytes, int] = {}
     count, pair = 0, None
     for index in range(len(rows)):
-        content = rows.ids[rows.offsets[index] : rows.offsets[index + 1]].tobytes()
+        content = rows.read(index)[0].tobytes()
         first = seen.setdefault(hashlib.blake2b(content, digest_size=16).digest(), index)
         if first != index:
             count += 1

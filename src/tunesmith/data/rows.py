@@ -1,11 +1,12 @@
-"""Token ids in memory: TokenizedRows (a data set, five bytes a token), TrainRows (items for the trainer). No torch."""
+"""Token ids in arrays: TokenizedRows (in memory or on disk), TrainRows (items for the trainer). No torch."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from functools import cached_property
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -13,6 +14,23 @@ from tunesmith.core.types import IGNORE_INDEX, Source, TokenizedRow
 
 Array = Any
 """A numpy array; numpy is skipped by mypy here."""
+
+ROW = np.dtype(
+    [
+        ("store", "<i4"),
+        ("length", "<i4"),
+        ("start", "<i8"),
+        ("trained", "<i4"),
+        ("file", "<i4"),
+        ("number", "<i8"),
+        ("lost", "<i4"),
+        ("lost_trained", "<i4"),
+        ("hash", "<u8"),
+        ("weight", "<f4"),
+    ]
+)
+"""What is known of a row: where its tokens are, tokens that carry loss, where it comes from, identity, weight."""
+_RELEASE_EVERY = 1 << 22
 
 
 class TrainItem(TypedDict):
@@ -23,193 +41,253 @@ class TrainItem(TypedDict):
         labels: length T; IGNORE_INDEX where no loss.
         lengths: tokens of each row in the item, sum T; rows must not see each other.
         rows: index of each row, for messages about it.
+        weights: how much each row counts; left out where all count 1.
     """
 
     input_ids: list[int]
     labels: list[int]
     lengths: list[int]
     rows: list[int]
+    weights: NotRequired[list[float]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TokenizedRows(Sequence[TokenizedRow]):
-    """Rows as flat arrays.
+class TokenStore:
+    """Flat arrays of tokens, five bytes a token.
 
     Attributes:
         ids: all token ids, int32.
         trained: whether the token at that place is its own label, bool.
-        offsets: where each row begins in `ids`; one more than there are rows.
-        file_index: into `files`, per row.
-        numbers: row number in its file, per row.
-        lost: tokens lost to truncation, and of them trained ones, shape (rows, 2).
-        files: paths as the user wrote them.
         odd: (place in `ids`, label) where the label is not the id there: ends that a template leaves out, (n, 2).
     """
 
-    ids: Array
-    trained: Array
-    offsets: Array
-    file_index: Array
-    numbers: Array
-    lost: Array
+    def __init__(self, ids: Array, trained: Array, odd: Array, mapped: Sequence[Any] = ()) -> None:
+        self.ids, self.trained, self.odd = ids, trained, odd
+        self._mapped = mapped
+        self._touched = 0
+
+    def read(self, start: int, stop: int) -> tuple[Array, Array]:
+        """Ids and labels between two places, as copies."""
+        ids = np.array(self.ids[start:stop])
+        labels = np.where(self.trained[start:stop], ids, IGNORE_INDEX)
+        first, last = (int(np.searchsorted(self.odd[:, 0], border)) for border in (start, stop))
+        labels[self.odd[first:last, 0] - start] = self.odd[first:last, 1]
+        self._touched += stop - start
+        if self._touched > _RELEASE_EVERY:
+            self.release()
+        return ids, labels
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"ids": self.ids, "trained": self.trained, "odd": self.odd, "_mapped": (), "_touched": 0}
+
+    def release(self) -> None:
+        """Gives pages of mapped files back: they stay in the system's cache and leave the process's memory."""
+        import mmap
+
+        self._touched = 0
+        for area in self._mapped:
+            area.madvise(mmap.MADV_DONTNEED)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenizedRows(Sequence[TokenizedRow]):
+    """Rows whose tokens lie in stores; choosing and joining rows copies no token.
+
+    Attributes:
+        stores: where tokens are.
+        table: one ROW for each row.
+        files: paths as the user wrote them.
+    """
+
+    stores: tuple[TokenStore, ...]
+    table: Array
     files: tuple[str, ...]
-    odd: Array
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.table)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return self.take(range(*index.indices(len(self))))
         place = range(len(self))[index]
-        lost, lost_trained = self.lost[place].tolist()
-        return TokenizedRow(self.input_ids(place), self.labels(place), self.source(place), lost, lost_trained)
+        ids, labels = self.read(place)
+        row = self.table[place]
+        lost = (int(row["lost"]), int(row["lost_trained"]))
+        return TokenizedRow(ids.tolist(), labels.tolist(), self.source(place), *lost, weight=float(row["weight"]))
 
     @property
     def lengths(self) -> Array:
         """Tokens of each row."""
-        return np.diff(self.offsets)
+        return self.table["length"].astype(np.int64)
 
-    def digest(self) -> str:
-        """Identity of the rows in their order: sha256 over tokens and labels, 64 hex digits."""
-        whole = hashlib.sha256()
-        for array in (self.ids, self.trained, self.offsets, self.odd):
-            whole.update(np.ascontiguousarray(array).tobytes())
-        return whole.hexdigest()
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all rows."""
+        return int(self.lengths.sum())
 
     @property
     def n_trained(self) -> Array:
         """Tokens of each row that carry loss; its first position predicts nothing."""
-        carries = self.trained.copy()
-        carries[self.odd[:, 0]] = True
-        filled = np.flatnonzero(self.lengths)
-        starts = self.offsets[:-1][filled]
-        carries[starts] = False
-        counts: Array = np.zeros(len(self), dtype=np.int64)
-        if len(starts):
-            counts[filled] = np.add.reduceat(carries, starts, dtype=np.int64)
-        return counts
+        return self.table["trained"].astype(np.int64)
+
+    @property
+    def lost(self) -> Array:
+        """Tokens of each row lost to truncation, and of them trained ones, shape (rows, 2)."""
+        return np.stack([self.table["lost"], self.table["lost_trained"]], axis=1)
+
+    @cached_property
+    def offsets(self) -> Array:
+        """Where each row begins in `ids`; one more than there are rows."""
+        return np.append(0, np.cumsum(self.lengths)).astype(np.int64)
+
+    @property
+    def _is_flat(self) -> bool:
+        """Whether the rows are one store from end to end."""
+        return (
+            len(self.stores) == 1
+            and len(self.stores[0].ids) == self.offsets[-1]
+            and np.array_equal(self.table["start"], self.offsets[:-1])
+        )
+
+    @cached_property
+    def ids(self) -> Array:
+        """All tokens in one array, row after row; copied where rows were chosen or joined."""
+        if self._is_flat:
+            return self.stores[0].ids
+        return np.concatenate([np.zeros(0, np.int32), *(self.read(index)[0] for index in range(len(self)))])
+
+    def _all_labels(self) -> Array:
+        if not self._is_flat:
+            return np.concatenate([np.zeros(0, np.int64), *(self.read(index)[1] for index in range(len(self)))])
+        store = self.stores[0]
+        labels = np.where(store.trained, store.ids, IGNORE_INDEX).astype(np.int64)
+        labels[store.odd[:, 0]] = store.odd[:, 1]
+        return labels
+
+    def digest(self) -> str:
+        """Identity of the rows in their order: sha256 over tokens, labels and weights, 64 hex digits."""
+        return hashlib.sha256(np.ascontiguousarray(self.table["hash"]).tobytes()).hexdigest()
+
+    def read(self, index: int) -> tuple[Array, Array]:
+        """Token ids and labels of one row."""
+        row = self.table[index]
+        start = int(row["start"])
+        store: TokenStore = self.stores[int(row["store"])]
+        return store.read(start, start + int(row["length"]))
 
     def input_ids(self, index: int) -> list[int]:
         """Token ids of one row."""
-        ids: list[int] = self.ids[self.offsets[index] : self.offsets[index + 1]].tolist()
+        ids: list[int] = self.read(index)[0].tolist()
         return ids
 
     def labels(self, index: int) -> list[int]:
         """Labels of one row."""
-        start, stop = int(self.offsets[index]), int(self.offsets[index + 1])
-        labels = np.where(self.trained[start:stop], self.ids[start:stop], IGNORE_INDEX)
-        first, last = (int(np.searchsorted(self.odd[:, 0], border)) for border in (start, stop))
-        labels[self.odd[first:last, 0] - start] = self.odd[first:last, 1]
-        values: list[int] = labels.tolist()
-        return values
+        labels: list[int] = self.read(index)[1].tolist()
+        return labels
 
     def source(self, index: int) -> Source:
         """File and row number of one row."""
-        return Source(self.files[self.file_index[index]], int(self.numbers[index]))
+        row = self.table[index]
+        return Source(self.files[row["file"]], int(row["number"]))
 
     def n_open(self, ends: frozenset[int], window: int = 4) -> int:
         """Rows with a trained stretch that no end token closes (blanks may follow it, within `window` tokens)."""
         if not len(self) or not ends:
             return 0
-        labels = np.where(self.trained, self.ids, IGNORE_INDEX).astype(np.int64)
-        labels[self.odd[:, 0]] = self.odd[:, 1]
+        labels, offsets = self._all_labels(), self.offsets
         carries = labels != IGNORE_INDEX
         is_end = np.isin(labels, list(ends))
         followed: Array = np.append(carries[1:], False)
-        followed[self.offsets[1:][self.lengths > 0] - 1] = False
+        followed[offsets[1:][self.lengths > 0] - 1] = False
         closed = is_end.copy()
         for _ in range(1, window):
             closed = is_end | (np.append(False, closed[:-1]) & carries)
         stops = np.flatnonzero(carries & ~followed)
         open_stops = stops[~closed[stops]]
-        return len(np.unique(np.searchsorted(self.offsets, open_stops, side="right")))
+        return len(np.unique(np.searchsorted(offsets, open_stops, side="right")))
 
     def take(self, indices: Sequence[int] | Array) -> TokenizedRows:
-        """The rows at `indices`, in that order."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        offsets = np.concatenate([[0], np.cumsum(self.lengths[chosen])]).astype(np.int64)
-        borders = list(zip(self.offsets[chosen].tolist(), self.offsets[chosen + 1].tolist(), strict=True))
-        odd: list[Array] = []
-        for start, (first, last) in zip(offsets[:-1].tolist(), borders if len(self.odd) else (), strict=False):
-            low, high = (int(np.searchsorted(self.odd[:, 0], border)) for border in (first, last))
-            odd.append(self.odd[low:high] + np.array([start - first, 0]))
-        return TokenizedRows(
-            ids=_joined([self.ids[first:last] for first, last in borders], np.int32),
-            trained=_joined([self.trained[first:last] for first, last in borders], np.bool_),
-            offsets=offsets,
-            file_index=self.file_index[chosen],
-            numbers=self.numbers[chosen],
-            lost=self.lost[chosen],
-            files=self.files,
-            odd=_joined(odd, np.int64).reshape(-1, 2),
-        )
-
-
-def _joined(parts: list[Array], dtype: Any) -> Array:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)
+        """The rows at `indices`, in that order; tokens stay where they are."""
+        return TokenizedRows(self.stores, self.table[np.asarray(indices, dtype=np.int64)], self.files)
 
 
 class RowsBuilder:
-    """Collects TokenizedRow objects and packs them into arrays, a batch at a time."""
+    """Collects rows in memory, a batch at a time."""
 
     def __init__(self) -> None:
         self._parts: list[TokenizedRows] = []
 
-    def add(self, rows: Iterable[TokenizedRow]) -> TokenizedRows:
-        """Appends rows; returns them as arrays."""
-        part = pack_arrays(list(rows))
+    def add(self, part: TokenizedRows) -> None:
+        """Appends rows."""
         self._parts.append(part)
-        return part
 
     def build(self) -> TokenizedRows:
         """Everything added so far."""
         return concat_rows(self._parts)
 
 
-def pack_arrays(rows: list[TokenizedRow]) -> TokenizedRows:
+def pack_arrays(rows: Iterable[TokenizedRow]) -> TokenizedRows:
     """Row objects as arrays."""
+    rows = list(rows)
     ids = np.array([token for row in rows for token in row.input_ids], dtype=np.int32)
     labels = np.array([label for row in rows for label in row.labels], dtype=np.int64)
     odd_places = np.flatnonzero((labels != IGNORE_INDEX) & (labels != ids))
     names = list(dict.fromkeys(row.source.file if row.source else "" for row in rows))
     place = {name: index for index, name in enumerate(names)}
-    return TokenizedRows(
-        ids=ids,
-        trained=labels == ids,
-        offsets=np.cumsum([0, *(len(row.input_ids) for row in rows)], dtype=np.int64),
-        file_index=np.array([place[row.source.file if row.source else ""] for row in rows], dtype=np.int32),
-        numbers=np.array([row.source.row if row.source else 0 for row in rows], dtype=np.int64),
-        lost=np.array([(row.lost_tokens, row.lost_trained_tokens) for row in rows], dtype=np.int32).reshape(-1, 2),
-        files=tuple(names),
-        odd=np.stack([odd_places, labels[odd_places]], axis=1),
-    )
+    table: Array = np.zeros(len(rows), dtype=ROW)
+    table["length"] = [len(row.input_ids) for row in rows]
+    table["start"] = np.cumsum(table["length"], dtype=np.int64) - table["length"]
+    table["file"] = [place[row.source.file if row.source else ""] for row in rows]
+    table["number"] = [row.source.row if row.source else 0 for row in rows]
+    table["lost"] = [row.lost_tokens for row in rows]
+    table["lost_trained"] = [row.lost_trained_tokens for row in rows]
+    table["weight"] = [row.weight for row in rows]
+    table["trained"] = _count_trained(labels, table)
+    table["hash"] = _hashes(ids, labels, table)
+    store = TokenStore(ids, labels == ids, np.stack([odd_places, labels[odd_places]], axis=1))
+    return TokenizedRows((store,), table, tuple(names))
+
+
+def _count_trained(labels: Array, table: Array) -> Array:
+    carries = labels != IGNORE_INDEX
+    filled = np.flatnonzero(table["length"])
+    starts = table["start"][filled]
+    carries[starts] = False
+    counts: Array = np.zeros(len(table), dtype=np.int64)
+    if len(starts):
+        counts[filled] = np.add.reduceat(carries, starts, dtype=np.int64)
+    return counts
+
+
+def _hashes(ids: Array, labels: Array, table: Array) -> Array:
+    """Eight bytes of blake2b over each row's ids, labels and, where it is not 1, weight."""
+    found: Array = np.empty(len(table), dtype=np.uint64)
+    labels = labels.astype(np.int32)
+    borders = zip(table["start"].tolist(), table["length"].tolist(), table["weight"].tolist(), strict=True)
+    for index, (start, length, weight) in enumerate(borders):
+        whole = hashlib.blake2b(ids[start : start + length].tobytes(), digest_size=8)
+        whole.update(labels[start : start + length].tobytes())
+        if weight != 1:
+            whole.update(repr(weight).encode())
+        found[index] = int.from_bytes(whole.digest(), "little")
+    return found
 
 
 def concat_rows(parts: Sequence[TokenizedRows]) -> TokenizedRows:
-    """Data sets one after the other."""
+    """Data sets one after the other; tokens stay where they are."""
     if len(parts) == 1:
         return parts[0]
-    if not parts:
-        return pack_arrays([])
     files = tuple(dict.fromkeys(name for part in parts for name in part.files))
     place = {name: index for index, name in enumerate(files)}
-    starts = np.cumsum([0, *(len(part.ids) for part in parts)])
-    remapped = [
-        np.array([place[name] for name in part.files], dtype=np.int32)[part.file_index] for part in parts if len(part)
-    ]
-    return TokenizedRows(
-        ids=np.concatenate([part.ids for part in parts]),
-        trained=np.concatenate([part.trained for part in parts]),
-        offsets=np.concatenate(
-            [[0], *(part.offsets[1:] + start for part, start in zip(parts, starts, strict=False))]
-        ).astype(np.int64),
-        file_index=np.concatenate(remapped) if remapped else np.zeros(0, dtype=np.int32),
-        numbers=np.concatenate([part.numbers for part in parts]),
-        lost=np.concatenate([part.lost for part in parts]),
-        files=files,
-        odd=np.concatenate([part.odd + np.array([start, 0]) for part, start in zip(parts, starts, strict=False)]),
-    )
+    tables: list[Array] = []
+    stores: list[TokenStore] = []
+    for part in parts:
+        table = part.table.copy()
+        table["store"] += len(stores)
+        if len(table):
+            table["file"] = np.array([place[name] for name in part.files], dtype=np.int32)[part.table["file"]]
+        tables.append(table)
+        stores += part.stores
+    return TokenizedRows(tuple(stores), np.concatenate(tables) if tables else np.zeros(0, dtype=ROW), files)
 
 
 class TrainRows(Sequence[TrainItem]):
@@ -230,12 +308,16 @@ class TrainRows(Sequence[TrainItem]):
     def __getitem__(self, index: Any) -> Any:
         place = range(len(self))[index]
         members = [place] if self.packs is None else self.packs[place]
-        item: TrainItem = {"input_ids": [], "labels": [], "lengths": [], "rows": list(members)}
-        for member in members:
-            ids = self.rows.input_ids(member)
-            item["input_ids"] += ids
-            item["labels"] += self.rows.labels(member)
-            item["lengths"].append(len(ids))
+        pairs = [self.rows.read(member) for member in members]
+        item: TrainItem = {
+            "input_ids": [token for ids, _ in pairs for token in ids.tolist()],
+            "labels": [label for _, labels in pairs for label in labels.tolist()],
+            "lengths": [len(ids) for ids, _ in pairs],
+            "rows": list(members),
+        }
+        weights = self.rows.table["weight"][list(members)].tolist()
+        if any(weight != 1 for weight in weights):
+            item["weights"] = weights
         return item
 
     @property
@@ -245,6 +327,15 @@ class TrainRows(Sequence[TrainItem]):
         if self.packs is None:
             return lengths
         return np.array([int(lengths[members].sum()) for members in self.packs], dtype=np.int64)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row, 0 where there is none."""
+        return int(self.rows.lengths.max(initial=0))
+
+    def digest(self) -> str:
+        """Identity of the rows in their order."""
+        return self.rows.digest()
 
     def source(self, row: int) -> Source:
         """File and row number behind one number in an item's `rows`."""

@@ -6,13 +6,13 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.types import Source
-from tunesmith.data.catalog import SUFFIXES
+from tunesmith.data.catalog import SUFFIXES, DatasetSpec
 from tunesmith.data.json_stream import JsonArrayReader
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -67,6 +67,30 @@ def list_files(path: Path) -> list[Path]:
     return files
 
 
+def data_files(spec: DatasetSpec) -> list[tuple[Path, str]]:
+    """The files of a data set, each with the name that messages call it by."""
+    return list(spec.files) or [(path, str(path)) for path in list_files(spec.path)]
+
+
+def read_dataset(spec: DatasetSpec) -> Iterator[RawRow]:
+    """All rows of a data set; parts of one split of a hub are numbered as one file.
+
+    Raises:
+        DataError: see `read_rows`.
+    """
+    if not spec.files:
+        yield from read_rows(spec.path)
+        return
+    base, name_before = 0, ""
+    for path, name in spec.files:
+        base = base if name == name_before else 0
+        last = base
+        for row in read_rows(path):
+            last = base + row.source.row
+            yield replace(row, source=Source(name, last))
+        base, name_before = last, name
+
+
 def read_rows(path: Path) -> Iterator[RawRow]:
     """All rows of a file or folder, one at a time.
 
@@ -107,7 +131,7 @@ def _json_name(value: Any) -> str:
     return names.get(type(value), type(value).__name__)
 
 
-def _open_checked(file: Path) -> IO[bytes]:
+def open_checked(file: Path) -> IO[bytes]:
     """Opens a text file in binary, past a BOM."""
     handle = file.open("rb")
     head = handle.read(3)
@@ -120,34 +144,38 @@ def _open_checked(file: Path) -> IO[bytes]:
 
 def _lines(file: Path) -> Iterator[tuple[Source, str | None, str]]:
     """Source, text and fault of every line that is not blank; the line ending is taken off."""
-    with _open_checked(file) as handle:
+    with open_checked(file) as handle:
         for number, raw in enumerate(handle, start=1):
-            source = Source(str(file), number)
-            try:
-                text = raw.decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                yield source, None, f"not UTF-8: {error.reason} at byte {error.start} of the line"
-                continue
-            if text.strip():
-                yield source, text, ""
+            text, fault = decode_line(raw)
+            if text is None or text.strip():
+                yield Source(str(file), number), text, fault
+
+
+def decode_line(raw: bytes) -> tuple[str | None, str]:
+    """The text of a line without its ending; or None and why there is none."""
+    try:
+        return raw.decode("utf-8").rstrip("\r\n"), ""
+    except UnicodeDecodeError as error:
+        return None, f"not UTF-8: {error.reason} at byte {error.start} of the line"
 
 
 def _read_jsonl(file: Path) -> Iterator[RawRow]:
     for source, text, fault in _lines(file):
-        if text is None:
-            yield RawRow(source, None, fault)
-            continue
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError as error:
-            yield RawRow(
-                source, None, f"broken JSON: {error.msg} at column {error.colno}, near {excerpt(text, error.pos)!r}"
-            )
-            continue
-        except RecursionError:
-            yield RawRow(source, None, "the JSON is nested too deep")
-            continue
-        yield _object_row(source, value)
+        yield parse_line(source, text, fault)
+
+
+def parse_line(source: Source, text: str | None, fault: str = "") -> RawRow:
+    """One line of JSON lines; `fault` says why there is no text."""
+    if text is None:
+        return RawRow(source, None, fault)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        near = excerpt(text, error.pos)
+        return RawRow(source, None, f"broken JSON: {error.msg} at column {error.colno}, near {near!r}")
+    except RecursionError:
+        return RawRow(source, None, "the JSON is nested too deep")
+    return _object_row(source, value)
 
 
 def excerpt(text: str, position: int, width: int = 30) -> str:
@@ -157,11 +185,11 @@ def excerpt(text: str, position: int, width: int = 30) -> str:
 
 def _read_json(file: Path) -> Iterator[RawRow]:
     """A list of rows; a file of JSON lines that is called .json is read as such."""
-    with _open_checked(file) as handle:
+    with open_checked(file) as handle:
         start = handle.tell()
         first = handle.read(1 << 16).lstrip()[:1]
     if first == b"[":
-        with _open_checked(file) as handle:
+        with open_checked(file) as handle:
             handle.seek(start)
             for number, value in enumerate(JsonArrayReader(handle, file), start=1):
                 yield _object_row(Source(str(file), number), value)
@@ -218,15 +246,19 @@ def _single_object_error(file: Path, line_error: json.JSONDecodeError) -> DataEr
 
 def _read_txt(file: Path) -> Iterator[RawRow]:
     for source, text, fault in _lines(file):
-        if text is None or "\x00" in text:
-            yield RawRow(source, None, fault or "the line holds a NUL byte")
-        else:
-            yield RawRow(source, {"text": text})
+        yield text_row(source, text, fault)
+
+
+def text_row(source: Source, text: str | None, fault: str = "") -> RawRow:
+    """One line of plain text."""
+    if text is None or "\x00" in text:
+        return RawRow(source, None, fault or "the line holds a NUL byte")
+    return RawRow(source, {"text": text})
 
 
 def _read_csv(file: Path) -> Iterator[RawRow]:
     csv.field_size_limit(1 << 30)
-    _open_checked(file).close()
+    open_checked(file).close()
     try:
         with file.open(encoding="utf-8-sig", newline="") as handle:
             yield from _csv_rows(file, csv.reader(handle, strict=True))
@@ -298,22 +330,36 @@ def _table_rows(file: Path, batches: Iterator[Any]) -> Iterator[RawRow]:
             yield RawRow(Source(str(file), number), value)
 
 
-def select_split(split: str, count: int) -> list[range]:
+def split_name(split: str) -> str:
+    """The one split that an expression takes rows from, such as `test` of `test[:100]`.
+
+    Raises:
+        ValueError: it is not understood, or takes rows from several.
+    """
+    matches = [_SLICE.match(part) for part in split.replace(" ", "").split("+")]
+    names = {match["name"] for match in matches if match}
+    if None in matches or len(names) != 1:
+        raise ValueError(f"split {split!r} is not understood; write train, train[:100], or parts of one split with +")
+    return names.pop()
+
+
+def select_split(split: str, count: int, name: str = "train") -> list[range]:
     """The rows that a split expression means, such as `train`, `train[:2]`, `train[10%:20%]`, `train[:5]+train[-5:]`.
 
     Args:
         split: the expression.
         count: rows there are.
+        name: of the split that the rows are.
 
     Raises:
-        ValueError: not an expression of that kind, or another split than train, which local files do not have.
+        ValueError: not an expression of that kind, or another split than `name`; local files have train only.
     """
     ranges = []
     for part in split.replace(" ", "").split("+"):
         match = _SLICE.match(part)
         if match is None:
             raise ValueError(f"split {split!r} is not understood; write train, train[:100] or train[10%:20%]")
-        if match["name"] != "train":
+        if match["name"] != name:
             raise ValueError(f"split {split!r}: a local file has the split train only")
         start, stop = _bound(match["start"], count, 0), _bound(match["stop"], count, count)
         ranges.append(range(*slice(start, stop).indices(count)))

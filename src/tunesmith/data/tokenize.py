@@ -65,7 +65,7 @@ def tokenize(
     """
     rows = []
     for conversation, (ids, labels) in zip(conversations, encoder.encode(rendered), strict=True):
-        row = TokenizedRow(ids, labels, conversation.source)
+        row = TokenizedRow(ids, labels, conversation.source, weight=conversation.weight)
         rows.append(row if len(ids) <= encoder.cutoff_len else cut_row(encoder, conversation, row))
     return rows
 
@@ -105,7 +105,7 @@ def cut_row(encoder: Encoder, conversation: Conversation, whole: TokenizedRow) -
     if owes_eos:
         ids.append(eos)
         labels.append(eos)
-    row = TokenizedRow(ids, labels, conversation.source)
+    row = TokenizedRow(ids, labels, conversation.source, weight=conversation.weight)
     extra = {LOST_HEADER: True} if lost_header else {}
     return replace(
         row,

@@ -30,6 +30,7 @@ class MicroBatch:
         row_lengths: tokens of each row, sum T.
         positions: (N,) indices into T of the tokens that predict a trained token.
         targets: (N,) the token ids that they should predict.
+        weights: (N,) factor on the loss of each; None where all are 1.
     """
 
     input_ids: torch.Tensor
@@ -37,12 +38,20 @@ class MicroBatch:
     row_lengths: tuple[int, ...]
     positions: torch.Tensor
     targets: torch.Tensor
+    weights: torch.Tensor | None = None
+
+    @property
+    def n_items(self) -> float:
+        """What the loss sum of this micro-batch is to be divided by: its targets, by weight."""
+        return len(self.targets) if self.weights is None else float(self.weights.double().sum())
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same batch with its tensors on `device`."""
         moved = (t.to(device) for t in (self.input_ids, self.position_ids))
         input_ids, position_ids = moved
-        return MicroBatch(input_ids, position_ids, self.row_lengths, self.positions.to(device), self.targets.to(device))
+        weights = None if self.weights is None else self.weights.to(device)
+        positions, targets = self.positions.to(device), self.targets.to(device)
+        return MicroBatch(input_ids, position_ids, self.row_lengths, positions, targets, weights)
 
 
 def base_model_of(model: nn.Module) -> nn.Module:

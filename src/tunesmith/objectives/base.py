@@ -29,13 +29,16 @@ class TokenObjective(Protocol):
     example_kind: str
     """`conversation` or `text`."""
 
-    def loss(self, hidden: torch.Tensor, head: Head, targets: torch.Tensor) -> LossOutput:
+    def loss(
+        self, hidden: torch.Tensor, head: Head, targets: torch.Tensor, token_weights: torch.Tensor | None = None
+    ) -> LossOutput:
         """The loss sum over tokens.
 
         Args:
             hidden: (N, H) hidden states that predict the trained tokens.
             head: maps hidden states to logits.
             targets: (N,) the trained tokens; N is the number of items.
+            token_weights: (N,) factor on each token's loss, which then counts as that many items; None: all are 1.
         """
         ...
 

@@ -13,7 +13,9 @@ class SupervisedObjective:
 
     example_kind = "conversation"
 
-    def loss(self, hidden: torch.Tensor, head: Head, targets: torch.Tensor) -> LossOutput:
+    def loss(
+        self, hidden: torch.Tensor, head: Head, targets: torch.Tensor, token_weights: torch.Tensor | None = None
+    ) -> LossOutput:
         """See `TokenObjective.loss`; `accuracy` is the share of trained tokens that arg-max gets right."""
-        loss_sum, correct = cross_entropy_sum(hidden, head, targets)
+        loss_sum, correct = cross_entropy_sum(hidden, head, targets, token_weights)
         return LossOutput(loss_sum, {"accuracy": (correct, targets.shape[0])})

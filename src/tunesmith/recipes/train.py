@@ -121,6 +121,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
 def fit(session: Session) -> None:
     """Trains, then writes weights and results; on a signal a checkpoint is written and Interrupted raised."""
     from tunesmith.training.resume import check_disk, report_resume, start_over
+    from tunesmith.training.sampling import raise_for_worker
 
     config, trainer = session.config, session.trainer
     write_atomic(
@@ -134,6 +135,9 @@ def fit(session: Session) -> None:
     session.stop.install()
     try:
         result = trainer.train(resume_from_checkpoint=str(session.resume) if session.resume else None)
+    except RuntimeError as error:
+        raise_for_worker(error, trainer.train_dataset)
+        raise
     finally:
         session.stop.restore()
     if session.stop.caught is not None and trainer.state.global_step < trainer.state.max_steps:
@@ -143,6 +147,8 @@ def fit(session: Session) -> None:
             + _how_to_go_on(config),
             session.stop.caught,
         )
+    if hasattr(trainer.train_dataset, "log_accounting"):
+        trainer.train_dataset.log_accounting()
     save(session)
     metrics = {key: value for key, value in result.metrics.items() if key != "total_flos"}
     if config.include_effective_tokens_per_second:

@@ -20,11 +20,18 @@ class Row:
         input_ids: token ids.
         labels: same length, IGNORE_INDEX where no loss.
         number: the row's number in the training set, for messages.
+        weight: factor on its loss; each of its trained tokens counts as that many items.
     """
 
     input_ids: Sequence[int]
     labels: Sequence[int]
     number: int
+    weight: float = 1.0
+
+    @property
+    def n_trained(self) -> int:
+        """Tokens that carry loss."""
+        return sum(label != IGNORE_INDEX for label in self.labels[1:])
 
 
 class StepRows:
@@ -36,20 +43,26 @@ class StepRows:
     def __init__(self, rows: list[Row]) -> None:
         self.rows = rows
         self.n_tokens = sum(len(row.input_ids) for row in rows)
-        self.n_items = sum(label != IGNORE_INDEX for row in rows for label in row.labels[1:])
+        self.n_trained = sum(row.n_trained for row in rows)
+        self.is_weighted = any(row.weight != 1 for row in rows)
+        self.n_items: float = sum(row.weight * row.n_trained for row in rows) if self.is_weighted else self.n_trained
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
 def collate(items: Sequence[Mapping[str, Any]]) -> StepRows:
-    """Data-set items `{input_ids, labels, lengths, rows}` to StepRows; packed items are taken apart again."""
+    """Data-set items `{input_ids, labels, lengths, rows}` to StepRows; packed items are taken apart again.
+
+    An item may have `weights`, one a row.
+    """
     rows: list[Row] = []
     for item in items:
         start = 0
-        for length, number in zip(item["lengths"], item["rows"], strict=True):
+        weights = item.get("weights") or [1.0] * len(item["rows"])
+        for length, number, weight in zip(item["lengths"], item["rows"], weights, strict=True):
             end = start + length
-            rows.append(Row(item["input_ids"][start:end], item["labels"][start:end], number))
+            rows.append(Row(item["input_ids"][start:end], item["labels"][start:end], number, weight))
             start = end
     return StepRows(rows)
 
@@ -93,11 +106,15 @@ def lay_end_to_end(rows: Sequence[Row]) -> MicroBatch:
     position_ids = torch.cat([torch.arange(length) for length in lengths])
     trained = (labels != IGNORE_INDEX) & (position_ids > 0)  # the first token of a row has nothing to predict it from
     targets_at = trained.nonzero().squeeze(1)
-    return MicroBatch(input_ids, position_ids, lengths, targets_at - 1, labels[targets_at])
+    weights = None
+    if any(row.weight != 1 for row in rows):
+        of_rows = torch.tensor([row.weight for row in rows])
+        weights = of_rows.repeat_interleave(torch.tensor(lengths))[targets_at]
+    return MicroBatch(input_ids, position_ids, lengths, targets_at - 1, labels[targets_at], weights)
 
 
 def micro_batches(step: StepRows, budget: int) -> list[MicroBatch]:
     """The micro-batches of a step; rows without a trained token are left out, since they change no gradient."""
-    rows = [row for row in step.rows if any(label != IGNORE_INDEX for label in row.labels[1:])]
+    rows = [row for row in step.rows if row.n_trained]
     plan = plan_micro_batches([len(row.input_ids) for row in rows], budget)
     return [lay_end_to_end([rows[index] for index in group]) for group in plan]

@@ -51,7 +51,7 @@ class MemoryPlan:
 
 def _longest_row(prepared: Any) -> int:
     sets = [prepared.train, *(prepared.eval.values() if isinstance(prepared.eval, dict) else [prepared.eval])]
-    return max((int(part.rows.lengths.max()) for part in sets if part is not None and len(part.rows)), default=1)
+    return max([1, *(part.longest for part in sets if part is not None)])
 
 
 def _optimizer_bytes(model: torch.nn.Module) -> int:
@@ -116,7 +116,7 @@ def plan_memory(
     facts = {
         "micro_batch_tokens": budget,
         "gradient_checkpointing": is_on,
-        "data": prepared.train.rows.digest() if prepared.train is not None else None,
+        "data": prepared.train.digest() if prepared.train is not None else None,
         "settings": settings,
     }
     _name_changes(known, facts)

@@ -19,6 +19,7 @@ from tunesmith.models.forward import HiddenForward, MicroBatch
 from tunesmith.objectives.base import TokenObjective
 from tunesmith.training.batches import StepRows, collate, micro_batches
 from tunesmith.training.checkpoints import STAGING, publish, rotate
+from tunesmith.training.sampling import WindowSampler
 
 
 class StepTrainer(Trainer):
@@ -50,6 +51,15 @@ class StepTrainer(Trainer):
         self.tokens_seen = 0
         self.trained_tokens_seen = 0
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """A stream that is longer than its window is shuffled within it; everything else is transformers' matter."""
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        window = getattr(rows, "window", None)
+        if window is None or window >= len(rows) or self.args.train_sampling_strategy != "random":
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return WindowSampler(len(rows), window, seed)
+
     # -- one step ------------------------------------------------------------------------------------------------
 
     def _micro_batches(self, step: StepRows) -> list[MicroBatch]:
@@ -57,16 +67,21 @@ class StepTrainer(Trainer):
         return [batch.to(self.args.device) for batch in micro_batches(step, budget)]
 
     def _get_num_items_in_batch(self, batch_samples: list[StepRows], device: torch.device) -> torch.Tensor:
-        count = torch.tensor(sum(step.n_items for step in batch_samples), device=device)
-        return self.accelerator.gather(count).sum() if self.args.world_size > 1 else count
+        total = sum(step.n_items for step in batch_samples)
+        if self.args.world_size == 1:
+            return torch.tensor(total, dtype=torch.float64)
+        count = torch.tensor(total, device=device, dtype=torch.float64)  # one dtype on all processes
+        return self.accelerator.gather(count).sum()
 
     def training_step(
         self, model: nn.Module, inputs: StepRows, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """Forward and backward of one optimizer step; returns the mean loss of a trained token (nats)."""
         model.train()
-        n_items = int(num_items_in_batch or inputs.n_items)
+        n_items = float(inputs.n_items if num_items_in_batch is None else num_items_in_batch)
         if n_items == 0:
+            if not len(inputs) and self.args.world_size == 1:
+                return torch.zeros((), device=self.args.device)  # all its rows were bad and let go: nothing to learn
             raise TrainingError(f"no trained token in this step ({self._where(inputs)})")
         # DDP averages gradients over processes; the sum over all of them is meant.
         scale = self.args.world_size / n_items
@@ -77,7 +92,7 @@ class StepTrainer(Trainer):
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
                     hidden = self.hidden_forward(model, batch)
-                    output = self.objective.loss(hidden, self.hidden_forward.head, batch.targets)
+                    output = self.objective.loss(hidden, self.hidden_forward.head, batch.targets, batch.weights)
                 self.accelerator.backward(output.loss_sum * scale)
             total += output.loss_sum.detach() * scale
         if not torch.isfinite(total):
@@ -89,7 +104,7 @@ class StepTrainer(Trainer):
         if every and self.state.global_step % every == 0 and torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.tokens_seen += inputs.n_tokens
-        self.trained_tokens_seen += inputs.n_items
+        self.trained_tokens_seen += inputs.n_trained
         return total
 
     def _where(self, step: StepRows) -> str:
@@ -138,25 +153,25 @@ class StepTrainer(Trainer):
         model = self.model
         was_training = model.training
         model.eval()
-        sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)
+        sums = torch.zeros(4, dtype=torch.float64, device=self.args.device)
         n_rows = 0
         for step in dataloader:
             n_rows += len(step)
             for batch in self._micro_batches(step):
                 with self.compute_loss_context_manager():
-                    output = self.objective.loss(
-                        self.hidden_forward(model, batch), self.hidden_forward.head, batch.targets
-                    )
+                    hidden = self.hidden_forward(model, batch)
+                    output = self.objective.loss(hidden, self.hidden_forward.head, batch.targets, batch.weights)
                 correct, count = output.metrics.get("accuracy", (torch.zeros(()), 0))
-                sums += torch.stack([output.loss_sum.double(), correct.double(), torch.tensor(float(count)).to(sums)])
+                counts = torch.tensor([float(count), batch.n_items]).to(sums)
+                sums += torch.cat([torch.stack([output.loss_sum.double(), correct.double()]), counts])
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         model.train(was_training)
         if self.args.world_size > 1:
             sums = self.accelerator.reduce(sums, reduction="sum")
-        loss, correct_sum, n_items = sums.tolist()
-        metrics = {f"{metric_key_prefix}_loss": loss / max(n_items, 1)}
+        loss, correct_sum, n_trained, n_items = sums.tolist()
+        metrics = {f"{metric_key_prefix}_loss": loss / (n_items or 1)}
         if self.with_accuracy:
-            metrics[f"{metric_key_prefix}_accuracy"] = correct_sum / max(n_items, 1)
+            metrics[f"{metric_key_prefix}_accuracy"] = correct_sum / max(n_trained, 1)
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=n_rows)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------

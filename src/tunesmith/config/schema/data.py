@@ -7,9 +7,6 @@ from typing import ClassVar
 
 from tunesmith.config.schema.key import CHAT, DATA, TOKENIZER, TRAIN, Group, key
 
-_STREAM = "reading data sets as a stream"
-_MIX = "mixing data sets by probability"
-
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class Data(Group):
@@ -63,15 +60,23 @@ class Data(Group):
     )
     mix_strategy: str = key(
         "concat",
-        "How several data sets become one.",
+        "How several training sets become one: all rows (concat), by share until the first (interleave_under) or the "
+        "last set (interleave_over) is used up, or every row once (interleave_once).",
         choices=("concat", "interleave_under", "interleave_over", "interleave_once"),
-        not_yet_values=dict.fromkeys(("interleave_under", "interleave_over", "interleave_once"), _MIX),
     )
-    interleave_probs: tuple[float, ...] = key((), "Share of each data set in the mixture.", not_yet=_MIX)
-    streaming: bool = key(False, "Read rows while training instead of before.", not_yet=_STREAM)
-    buffer_size: int = key(16384, "Rows that a stream is shuffled among.", ge=1, not_yet=_STREAM)
+    interleave_probs: tuple[float, ...] = key(
+        (), "Share of each data set in the mixture, in the order of `dataset`; default: equal shares."
+    )
+    streaming: bool = key(
+        False, "Read and tokenize rows when their step comes instead of before the first step.", commands=TRAIN
+    )
+    buffer_size: int = key(
+        16384, "Rows that a stream is shuffled among; from the number of rows on it is a full shuffle.", ge=1
+    )
     tokenized_path: str | None = key(
-        None, "Folder that tokenized data is kept in and read from.", not_yet="keeping tokenized data in a folder"
+        None,
+        "Folder of tokenized data: written when it is empty or not there, else read instead of `dataset`.",
+        commands=TRAIN,
     )
 
 

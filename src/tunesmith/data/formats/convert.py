@@ -8,7 +8,15 @@ from typing import Any, Literal
 from tunesmith.core.errors import Problem
 from tunesmith.core.types import Conversation, Example, Feedback, Message, Preference, Source, Text
 from tunesmith.data.catalog import OPENAI_TAGS, Columns, DatasetSpec
-from tunesmith.data.formats.fields import RowError, checked, json_list, kind_of, optional_text, required_text
+from tunesmith.data.formats.fields import (
+    RowError,
+    checked,
+    json_list,
+    kind_of,
+    optional_text,
+    required_text,
+    row_weight,
+)
 from tunesmith.data.formats.messages import check_order, parse_message, parse_messages
 from tunesmith.data.formats.tools import parse_tools
 
@@ -103,12 +111,13 @@ def convert(row: dict[str, Any], spec: DatasetSpec, stage: str, source: Source) 
     if kind == "text":
         return Text(_plain_text(row, spec), source)
     parts = _take_apart(row, spec, kind)
+    weight = row_weight(row, spec.columns.weight)
     tools = parse_tools(row.get(spec.columns.tools), spec.columns.tools) if spec.columns.tools else None
     if kind == "preference":
-        prompt = Conversation(parts.prompt, tools, source)
+        prompt = Conversation(parts.prompt, tools, source, weight)
         return Preference(prompt, *_pair(row, spec), source)
     answer = () if parts.answer is None else (parts.answer,)
-    conversation = Conversation((*parts.prompt, *answer, *parts.trailing), tools, source)
+    conversation = Conversation((*parts.prompt, *answer, *parts.trailing), tools, source, weight)
     if kind == "feedback":
         return Feedback(conversation, _verdict(row, spec.columns.kto_tag or ""), source)
     return conversation

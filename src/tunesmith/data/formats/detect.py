@@ -8,6 +8,7 @@ from typing import Any
 
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.data.catalog import OPENAI_TAGS, Columns, DatasetSpec, Tags
+from tunesmith.data.formats.fields import is_weight
 
 KNOWN_SHAPES = (
     "alpaca (instruction, input, output), sharegpt (conversations), openai (messages), prompt/completion, "
@@ -38,7 +39,9 @@ def detect(spec: DatasetSpec, rows: list[dict[str, Any]]) -> tuple[DatasetSpec, 
                 )
             ]
         )
-    settled = replace(spec, **found, has_columns=True)
+    weighs = all(is_weight(row["weight"]) for row in rows if row.get("weight") is not None)
+    columns = replace(found["columns"], weight=_present(keys, "weight") if weighs else None)
+    settled = replace(spec, **{**found, "columns": columns}, has_columns=True)
     named = {
         name: getattr(settled.columns, name) for name in Columns.__dataclass_fields__ if getattr(settled.columns, name)
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 
@@ -84,3 +85,34 @@ def parse_json(text: str, column: str) -> Any:
         ) from error
     except RecursionError as error:
         raise RowError("the JSON is nested too deep", column, "flatten it") from error
+
+
+def row_weight(row: dict[str, Any], column: str | None) -> float:
+    """The factor on the row's loss; 1 where the row or the data set names none."""
+    if column is None or row.get(column) is None:
+        return 1.0
+    weight = _number(row[column])
+    if weight is None or not is_weight(weight):
+        fix = "write a number of 0 or more; if the column means something else, leave it out of columns"
+        raise RowError(f"{row[column]!r} where the row's weight is expected", column, fix)
+    return weight
+
+
+def is_weight(value: Any) -> bool:
+    """Whether a value can weigh a row: a finite number of 0 or more."""
+    weight = _number(value)
+    return weight is not None and math.isfinite(weight) and weight >= 0
+
+
+def is_weightless(value: Any) -> bool:
+    """Whether a weight says that the row counts nothing."""
+    return _number(value) == 0
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
