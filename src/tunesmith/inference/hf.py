@@ -222,5 +222,3 @@ class HuggingFaceEngine(SteppedEngine):
         self._hooks.prepare(adapter)
         self._forward.check(probe_sequence(PROBE_TOKENS, adapter))
         return adapter
-
-

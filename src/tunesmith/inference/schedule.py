@@ -163,7 +163,9 @@ class Scheduler:
         if not self._limits.prefix_cache:
             return False
         readers = (
-            row for row in self.running if row.key == sequence.key and row.n_cached < min(len(row.prompt), len(sequence.prompt))
+            row
+            for row in self.running
+            if row.key == sequence.key and row.n_cached < min(len(row.prompt), len(sequence.prompt))
         )
         return any(common_prefix(row.prompt, sequence.prompt) >= length + WORTH_WAITING for row in readers)
 
