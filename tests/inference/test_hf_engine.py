@@ -7,12 +7,12 @@ import random
 import numpy as np
 import pytest
 import torch
-
 from tests.inference.conftest import make_adapter, make_llama
+
 from tunesmith.inference.engine import GenerationRequest, SamplingParams
 from tunesmith.inference.fake import FakeEngine
 from tunesmith.inference.hf import HuggingFaceEngine
-from tunesmith.inference.keys_values import Known, KeyValues, PrefixCache, best_match, common_prefix
+from tunesmith.inference.keys_values import KeyValues, Known, PrefixCache, best_match, common_prefix
 from tunesmith.inference.line import LineForward
 from tunesmith.inference.padded import PaddedForward
 from tunesmith.inference.sampling import (

@@ -8,8 +8,8 @@ import shutil
 import pytest
 import torch
 from peft import PeftModel
-
 from tests.inference.conftest import make_adapter, make_llama
+
 from tunesmith.core.errors import ModelError
 from tunesmith.inference.engine import GenerationRequest, SamplingParams
 from tunesmith.inference.hf import HuggingFaceEngine

@@ -43,7 +43,7 @@ class HuggingFaceEngine(SteppedEngine):
         decode: token ids to text; needed for stop texts only.
         limits: memory and sizes of a step; None: by the device.
         padded: True: padded batches even where the model could do without.
-        base_path: the folder of the base model, against which adapters' notes of their base are checked; None: no check.
+        base_path: folder of the base model, against which adapters' notes of their base are checked; None: no check.
 
     Attributes:
         model: as given.
