@@ -178,6 +178,10 @@ class HuggingFaceEngine(SteppedEngine):
             cache_bytes=schedule.n_bytes,
         )
 
+    def forget_prefixes(self) -> None:
+        """Empties the prefix cache: for measurements, and to give its memory back."""
+        self._schedule.forget_all()
+
     # ---- adapters
 
     @property

@@ -104,6 +104,10 @@ class Scheduler:
         self._cache.forget(key)
         self._dropped.add(key)
 
+    def forget_all(self) -> None:
+        """Nothing of earlier requests is used again."""
+        self._cache.shrink(0)
+
     def plan(self) -> list[Chunk]:
         """What the next forward pass sees; sequences begin here."""
         if not self._joins_midway:
