@@ -2,50 +2,158 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from tunesmith.inference.engine import Completion, Delta, GenerationRequest
+from tunesmith.core.errors import ModelError
+from tunesmith.inference.engine import (
+    Delta,
+    EngineStats,
+    FinishReason,
+    GenerationRequest,
+    SteppedEngine,
+    TokenLogprob,
+)
 
 Answer = Callable[[GenerationRequest], Sequence[int]]
 
 
-class FakeEngine:
-    """Answers from a function or a list.
+@dataclass(slots=True)
+class _Work:
+    """One answer under way."""
+
+    request_id: int
+    index: int
+    request: GenerationRequest
+    coming: Iterator[int]
+    made: list[int] = field(default_factory=list)
+
+
+class FakeEngine(SteppedEngine):
+    """Answers from a function or a list, one token a step for each answer that has a slot.
+
+    The last request's delta comes first in a step: whoever relies on input order finds out.
 
     Args:
         answer: gives the whole answer to a request, end token included where there should be one; or a list of answers,
             given in turn and from the start again.
+        slots: answers under way together.
+        context: as of a real engine.
+        decode: token ids to text; needed for stop texts only.
 
     Attributes:
         requests: every request seen, in order.
     """
 
-    def __init__(self, answer: Answer | Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self,
+        answer: Answer | Sequence[Sequence[int]],
+        *,
+        slots: int = 8,
+        context: int | None = None,
+        decode: Callable[[list[int]], str] | None = None,
+    ) -> None:
         self.requests: list[GenerationRequest] = []
+        self.context = context
+        self.slots = slots
         self._answer = answer
+        self._decode = decode
+        self._ids = itertools.count(1)
+        self._running: list[_Work] = []
+        self._waiting: list[_Work] = []
+        self._adapters: dict[str, Path] = {}
+        self._prompt_tokens = 0
+        self._generated = 0
 
-    def _next(self, request: GenerationRequest) -> Sequence[int]:
-        turn = len(self.requests)
+    def submit(self, request: GenerationRequest) -> int:
+        """Takes a request; each of its n answers gets the next of the list."""
+        n_prompt = len(request.prompt_ids)
+        if n_prompt == 0:
+            raise ModelError("a prompt without tokens cannot be answered")
+        if self.context is not None and n_prompt >= self.context:
+            raise ModelError(f"the prompt has {n_prompt} tokens, the model's context holds {self.context}")
+        if request.adapter is not None and request.adapter not in self._adapters:
+            raise ModelError(f"there is no adapter {request.adapter!r}; there are {list(self._adapters)}")
+        turn, request_id = len(self.requests), next(self._ids)
         self.requests.append(request)
-        return self._answer(request) if callable(self._answer) else self._answer[turn % len(self._answer)]
+        for index in range(request.sampling.n):
+            ids = self._answer(request) if callable(self._answer) else self._answer[(turn + index) % len(self._answer)]
+            self._waiting.append(_Work(request_id, index, request, iter(ids)))
+        self._prompt_tokens += n_prompt
+        return request_id
 
-    def stream(self, request: GenerationRequest) -> Iterator[Delta]:
-        """One token a delta; budget and end tokens hold as for a real engine."""
-        for count, token_id in enumerate(self._next(request), 1):
-            if token_id in request.end_token_ids:
-                yield Delta((), "stop", token_id)
-                return
-            if count == request.sampling.budget(len(request.prompt_ids)):
-                yield Delta((token_id,), "length")
-                return
-            yield Delta((token_id,))
-        yield Delta((), "length")
+    def cancel(self, request_id: int) -> None:
+        """Ends a request."""
+        self._running = [work for work in self._running if work.request_id != request_id]
+        self._waiting = [work for work in self._waiting if work.request_id != request_id]
 
-    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Completion]]:
-        """Finishes the last request first: whoever relies on input order finds out."""
-        done = []
-        for index, request in enumerate(requests):
-            deltas = list(self.stream(request))
-            ids = tuple(token_id for delta in deltas for token_id in delta.token_ids)
-            done.append((index, Completion(ids, deltas[-1].finish_reason or "length", deltas[-1].end_token_id)))
-        yield from reversed(done)
+    def step(self) -> list[Delta]:
+        """One token for each answer under way."""
+        while self._waiting and len(self._running) < self.slots:
+            self._running.append(self._waiting.pop(0))
+        deltas = [self._advance(work) for work in reversed(self._running)]
+        done = {(delta.request_id, delta.index) for delta in deltas if delta.finish_reason}
+        self._running = [work for work in self._running if (work.request_id, work.index) not in done]
+        return deltas
+
+    def _advance(self, work: _Work) -> Delta:
+        token_id = next(work.coming, None)
+        if token_id is None:
+            return Delta((), "length", None, work.request_id, work.index)
+        if token_id in work.request.end_token_ids:
+            return Delta((), "stop", token_id, work.request_id, work.index)
+        work.made.append(token_id)
+        self._generated += 1
+        wanted = work.request.sampling.logprobs
+        # A fake model is sure of itself: probability 1/2 for what it says.
+        logprobs = () if wanted is None else (_half(token_id, wanted),)
+        return Delta((token_id,), self._finish(work), None, work.request_id, work.index, logprobs)
+
+    def _finish(self, work: _Work) -> FinishReason | None:
+        sampling, n_prompt = work.request.sampling, len(work.request.prompt_ids)
+        if self._decode is not None and any(word in self._decode(work.made) for word in sampling.stop):
+            return "stop"
+        budget = sampling.budget(n_prompt)
+        if self.context is not None:
+            budget = min(budget, self.context - n_prompt)
+        return "length" if len(work.made) >= budget else None
+
+    def stats(self) -> EngineStats:
+        """Counters, now."""
+        return EngineStats(
+            waiting=len(self._waiting),
+            running=len(self._running),
+            slots=self.slots,
+            prompt_tokens=self._prompt_tokens,
+            generated_tokens=self._generated,
+        )
+
+    @property
+    def adapter_names(self) -> tuple[str, ...]:
+        """Names that were added."""
+        return tuple(self._adapters)
+
+    def add_adapter(self, name: str, path: Path) -> None:
+        """Notes a name; nothing is read."""
+        if name in self._adapters:
+            raise ModelError(f"there is an adapter {name!r} already; replace it, or take another name")
+        self._adapters[name] = path
+
+    def replace_adapter(self, name: str, path: Path) -> None:
+        """Notes another folder for a name."""
+        if name not in self._adapters:
+            raise ModelError(f"there is no adapter {name!r}; there are {list(self._adapters)}")
+        self._adapters[name] = path
+
+    def remove_adapter(self, name: str) -> None:
+        """Forgets a name."""
+        if name not in self._adapters:
+            raise ModelError(f"there is no adapter {name!r}; there are {list(self._adapters)}")
+        del self._adapters[name]
+
+
+def _half(token_id: int, count: int) -> TokenLogprob:
+    return TokenLogprob(token_id, math.log(0.5), tuple((token_id + i, math.log(0.5)) for i in range(count)))
