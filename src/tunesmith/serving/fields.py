@@ -1,4 +1,4 @@
-"""What every request body obeys: exact types, no unknown fields, no text that cannot be written, no bottomless nesting."""
+"""What every request body obeys: exact types, no unknown fields, no half characters, no bottomless nesting."""
 
 from __future__ import annotations
 
@@ -81,8 +81,7 @@ def _check_text(text: str) -> None:
 
 
 class Inert(Body):
-    """Fields of OpenAI's that are known here. Labels are taken and change nothing; the others are refused when they ask
-    for something that cannot be done."""
+    """Fields that are known and do nothing: labels are taken; a wish that cannot be fulfilled is refused."""
 
     user: str | None = None
     metadata: dict[str, str] | None = None

@@ -1,4 +1,4 @@
-"""Bodies of the requests: field names, types and bounds. What a field means is decided in messages.py and sampling.py."""
+"""Bodies of the requests: field names, types and bounds. What they mean is decided in messages.py and sampling.py."""
 
 from __future__ import annotations
 
