@@ -67,6 +67,10 @@ class ModelError(TunesmithError):
     """A model or adapter cannot be found, loaded, or does not fit its base."""
 
 
+class BusyError(TunesmithError):
+    """More is asked for than can wait; the same request may be taken later."""
+
+
 class ExportError(TunesmithError):
     """An exported folder does not answer as the live model does, or cannot be written."""
 
