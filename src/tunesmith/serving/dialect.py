@@ -77,8 +77,11 @@ class Dialect:
         thinking = request.chat_template_kwargs.enable_thinking if request.chat_template_kwargs else None
         if thinking and self.thought_words is None:
             raise not_supported("chat_template_kwargs.enable_thinking", "this model has no thinking mode")
-        must_call = request.tool_choice not in (None, "none", "auto")
-        ids = self._prompt_ids(conversation, False if must_call else thinking)
+        if _demands_form(request):
+            if thinking:
+                raise bad_request("a demanded call or JSON has no room for a thought", "chat_template_kwargs")
+            thinking = False
+        ids = self._prompt_ids(conversation, thinking)
         opening = (self.thought_words or ("\0", ""))[0].strip()
         tail = decode(self._asking.tokenizer, ids[-_TAIL:], False).rstrip()
         tools = None
@@ -119,6 +122,13 @@ class Dialect:
     def vocabulary_size(self) -> int:
         """Ids below this are tokens."""
         return len(self.tokenizer)
+
+
+def _demands_form(request: ChatRequest) -> bool:
+    """Whether the answer must be a call or JSON from its first character on."""
+    if request.tool_choice not in (None, "none", "auto"):
+        return True
+    return request.response_format is not None and request.response_format.type != "text"
 
 
 def _thought_words(form: ChatFormat) -> tuple[str, str] | None:

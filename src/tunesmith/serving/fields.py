@@ -89,7 +89,6 @@ class Inert(Body):
     prompt_cache_key: str | None = None
     store: bool | None = None
     service_tier: str | None = None
-    logit_bias: dict[str, float] | None = None
 
     @model_validator(mode="after")
     def _acts_or_is_refused(self) -> Self:
@@ -103,7 +102,6 @@ class Inert(Body):
 INERT: tuple[tuple[str, tuple[Any, ...], str], ...] = (
     ("store", (False,), "this server stores no answers; leave it out"),
     ("service_tier", ("auto", "default"), "this server has one tier; leave it out"),
-    ("logit_bias", ({},), "not built yet; leave it out"),
     ("modalities", (["text"],), "this server answers in text only"),
     ("audio", (), "this server answers in text only"),
     ("prediction", (), "predicted outputs are not built; leave it out"),

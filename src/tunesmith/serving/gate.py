@@ -94,7 +94,8 @@ class Gate:
         if name.lower() in _LOCAL_NAMES or name == self._settings.host or _is_loopback_address(name):
             return
         raise ApiError(
-            HTTPStatus.FORBIDDEN, "without API_KEY this server answers to localhost only; set API_KEY to use other names"
+            HTTPStatus.FORBIDDEN,
+            "without API_KEY this server answers to localhost only; set API_KEY to use other names",
         )
 
     async def _body(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:

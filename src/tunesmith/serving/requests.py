@@ -130,6 +130,9 @@ class Sampled(Inert, RequestBody):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: float | None = Field(None, gt=0, le=10, description="Above 1 makes repetition less likely.")
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+        None, description="Token id: number."
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     min_p: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ _SAME = (
 )  # fmt: skip
 
 
-def sampling_of(request: Sampled, defaults: SamplingParams) -> SamplingParams:
+def sampling_of(request: Sampled, defaults: SamplingParams, vocabulary_size: int) -> SamplingParams:
     """How tokens are chosen for this request.
 
     A temperature or top_p that is asked for draws, even where the configuration says `do_sample: false`; temperature 0
@@ -34,9 +35,19 @@ def sampling_of(request: Sampled, defaults: SamplingParams) -> SamplingParams:
     if request.stop is not None:
         changes["stop"] = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop)
     changes["logprobs"] = _logprobs(request)
+    changes["logit_bias"] = tuple(_bias(request.logit_bias or {}, vocabulary_size))
     if changes.get("n", 1) > 1 and defaults.num_beams > 1:
         raise bad_request("n: this server searches with beams (num_beams), which gives one answer", "n")
     return replace(defaults, **changes)
+
+
+def _bias(given: Mapping[str, float], vocabulary_size: int) -> Iterator[tuple[int, float]]:
+    for name, value in given.items():
+        if not (name.isascii() and name.isdigit() and int(name) < vocabulary_size):
+            raise bad_request(
+                f"logit_bias: {name[:20]!r} is no token id; they end at {vocabulary_size - 1}", "logit_bias"
+            )
+        yield int(name), value
 
 
 def _most_tokens(request: Sampled) -> int | None:
