@@ -1,223 +1,226 @@
-"""The engine over a transformers or peft model: left-padded batches, own decode loop, finished rows leave the batch."""
+"""The engine over a transformers or peft model: continuous batching, prefix cache, chunked prefill, live adapters.
+
+A step takes one token of every answer under way and a piece of the prompts that are still to be read, and runs the
+model once over all of them (line.py). Models that cannot take such a line get padded batches (padded.py).
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import itertools
+from collections import deque
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from tunesmith.core.errors import ModelError
-from tunesmith.inference.batching import sorted_batches
-from tunesmith.inference.engine import Completion, Delta, FinishReason, GenerationRequest
-from tunesmith.inference.sampling import choose, make_generator
+from tunesmith.core.log import get_logger
+from tunesmith.inference import sampling as draw
+from tunesmith.inference.beams import beam_search
+from tunesmith.inference.engine import Delta, EngineStats, GenerationRequest, SteppedEngine
+from tunesmith.inference.keys_values import PrefixCache
+from tunesmith.inference.line import LineForward, probe_sequence
+from tunesmith.inference.padded import PaddedForward
+from tunesmith.inference.schedule import Limits, Scheduler
+from tunesmith.inference.sequence import Decode, Sequence
+from tunesmith.models.forward import base_model_of
+from tunesmith.models.live_adapter import AdapterHooks, LiveAdapter, load_live_adapter
+from tunesmith.models.memory import cache_bytes
+from tunesmith.models.provenance import check_provenance
 
-Decode = Callable[[list[int]], str]
+logger = get_logger(__name__)
 
-
-@dataclass(slots=True)
-class _Row:
-    """One request under way."""
-
-    index: int
-    request: GenerationRequest
-    budget: int
-    generator: torch.Generator
-    token_ids: list[int] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
-    end_token_id: int | None = None
-
-    def accept(self, token_id: int, decode: Decode | None) -> None:
-        """Takes one token and finds out whether the answer is finished."""
-        if token_id in self.request.end_token_ids:
-            self.finish_reason, self.end_token_id = "stop", token_id
-            return
-        self.token_ids.append(token_id)
-        stop = self.request.sampling.stop
-        # A stop text can be no longer than its characters in tokens, plus one that it begins inside of.
-        if stop and decode is not None:
-            recent = decode(self.token_ids[-(max(map(len, stop)) + 1) :])
-            if any(text in recent for text in stop):
-                self.finish_reason = "stop"
-                return
-        if len(self.token_ids) >= self.budget:
-            self.finish_reason = "length"
-
-    @property
-    def completion(self) -> Completion:
-        return Completion(tuple(self.token_ids), self.finish_reason or "length", self.end_token_id)
+PROBE_TOKENS = 7
 
 
-@dataclass(slots=True)
-class _Batch:
-    """Rows that step together.
-
-    Attributes:
-        rows: those not finished, in the order of the cache's batch dimension.
-        mask: (B, T) 1 for real tokens; grows by one column a step.
-        cache: keys and values of transformers.
-        logits: (B, V) of the last position.
-    """
-
-    rows: list[_Row]
-    mask: torch.Tensor
-    cache: Any
-    logits: torch.Tensor
-
-
-class HuggingFaceEngine:
+class HuggingFaceEngine(SteppedEngine):
     """Generates with a causal language model. Not thread-safe.
 
     Args:
-        model: a transformers or peft model; is put into eval mode.
-        pad_token_id: fills the left of shorter prompts; any valid id does, it is masked.
-        batch_size: rows that step together at most.
+        model: a transformers or peft model; is put into eval mode. Between steps others may use it.
+        pad_token_id: fills the left of shorter prompts where batches are padded.
+        batch_size: answers under way together at most.
         decode: token ids to text; needed for stop texts only.
+        limits: memory and sizes of a step; None: by the device.
+        padded: True: padded batches even where the model could do without.
+        base_path: the folder of the base model, against which adapters' notes of their base are checked; None: no check.
+
+    Attributes:
+        model: as given.
+        context: prompt and answer together, in tokens; None: unknown.
     """
 
-    def __init__(
-        self, model: Any, *, pad_token_id: int | None = None, batch_size: int = 8, decode: Decode | None = None
+    def __init__(  # noqa: PLR0913 - what a caller may want to set
+        self,
+        model: Any,
+        *,
+        pad_token_id: int | None = None,
+        batch_size: int = 8,
+        decode: Decode | None = None,
+        limits: Limits | None = None,
+        padded: bool = False,
+        base_path: Path | None = None,
     ) -> None:
         self.model = model.eval()
         self.batch_size = batch_size
-        self._pad = 0 if pad_token_id is None else pad_token_id
+        self._base = base_model_of(model)
         self._decode = decode
-        text_config = model.config.get_text_config()
-        self.context: int | None = getattr(text_config, "max_position_embeddings", None)
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._last_only = (
-            {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(base.forward).parameters else {}
-        )
+        self._pad = 0 if pad_token_id is None else pad_token_id
+        self._base_path = base_path
+        self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self._hooks = AdapterHooks(self._base)
+        self._adapters: dict[str, LiveAdapter] = {}
+        self._request_ids, self._versions = itertools.count(1), itertools.count(1)
+        self._beams: deque[Sequence] = deque()
+        device = self._base.get_input_embeddings().weight.device
+        limits = limits or Limits.of(device, cache_bytes(device))
+        self._forward = self._choose_forward(padded)
+        if not self._forward.joins_midway:
+            limits = limits.without_line()
+        cache = PrefixCache(limits.max_bytes if limits.prefix_cache else 0)
+        self._schedule = Scheduler(batch_size, limits, cache, self._forward.bytes_per_token)
+        self._generated = 0
 
-    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Completion]]:
-        """Yields (index, completion) as answers finish; prompts of similar length go together.
+    def _choose_forward(self, padded: bool) -> LineForward | PaddedForward:
+        if not padded:
+            line = LineForward(self.model, self._hooks)
+            if line.works():
+                return line
+            logger.info("this model cannot run rows end to end over a cache: requests are answered in padded batches")
+        return PaddedForward(self.model, self._hooks, self._pad)
+
+    def submit(self, request: GenerationRequest) -> int:
+        """Takes a request; its work begins with the next steps.
 
         Raises:
-            ModelError: a prompt is empty or leaves no room in the model's context.
+            ModelError: the prompt is empty or leaves no room in the context, or the adapter is not known.
         """
-        rows = [self._row(index, request) for index, request in enumerate(requests)]
-        for indices in sorted_batches([len(request.prompt_ids) for request in requests], self.batch_size):
-            members = [rows[index] for index in indices]
-            for row in members:
-                if row.request.sampling.num_beams > 1:
-                    yield row.index, self._beam_search(row)
-            members = [row for row in members if row.request.sampling.num_beams <= 1]
-            for row, _ in self._decode_rows(members):
-                if row.finish_reason:
-                    yield row.index, row.completion
-
-    def stream(self, request: GenerationRequest) -> Iterator[Delta]:
-        """Yields one delta a token; beam search comes in one piece.
-
-        Raises:
-            ModelError: the prompt is empty or leaves no room in the model's context.
-        """
-        row = self._row(0, request)
-        if request.sampling.num_beams > 1:
-            done = self._beam_search(row)
-            yield Delta(done.token_ids, done.finish_reason, done.end_token_id)
-            return
-        for _, token_ids in self._decode_rows([row]):
-            yield Delta(token_ids, row.finish_reason, row.end_token_id)
-
-    def _row(self, index: int, request: GenerationRequest) -> _Row:
         n_prompt = len(request.prompt_ids)
-        budget = request.sampling.budget(n_prompt)
         if n_prompt == 0:
             raise ModelError("a prompt without tokens cannot be answered")
+        adapter = self._adapter(request.adapter) if request.adapter is not None else None
+        budget = request.sampling.budget(n_prompt)
         if self.context is not None:
             if n_prompt >= self.context:
                 raise ModelError(f"the prompt has {n_prompt} tokens, the model's context holds {self.context}")
             budget = min(budget, self.context - n_prompt)
-        return _Row(index, request, budget, make_generator(request.sampling.seed))
+        request_id = next(self._request_ids)
+        for index in range(request.sampling.n):
+            generator = draw.make_generator(request.sampling.seed, index)
+            sequence = Sequence(request_id, index, request, budget, generator, adapter)
+            if request.sampling.num_beams > 1:
+                self._beams.append(sequence)
+            else:
+                self._schedule.add(sequence)
+        return request_id
 
-    def _decode_rows(self, rows: list[_Row]) -> Iterator[tuple[_Row, tuple[int, ...]]]:
-        """Steps rows until all are finished; yields each row after each of its tokens, with what the token added."""
-        if not rows:
-            return
-        batch = self._prefill(rows)
-        while True:
-            next_ids = self._choose(batch)
-            for row, token_id in zip(batch.rows, next_ids, strict=True):
-                before = len(row.token_ids)
-                row.accept(token_id, self._decode)
-                yield row, tuple(row.token_ids[before:])
-            kept = [position for position, row in enumerate(batch.rows) if row.finish_reason is None]
-            if not kept:
-                return
-            self._step(batch, kept, [next_ids[position] for position in kept])
+    def cancel(self, request_id: int) -> None:
+        """Ends a request and frees its place."""
+        self._beams = deque(sequence for sequence in self._beams if sequence.request_id != request_id)
+        for sequence in self._schedule.cancel(request_id):
+            self._forward.release(sequence)
 
     @torch.inference_mode()
-    def _prefill(self, rows: list[_Row]) -> _Batch:
-        width = max(len(row.request.prompt_ids) for row in rows)
-        ids = torch.full((len(rows), width), self._pad)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)
-        for position, row in enumerate(rows):
-            prompt = torch.tensor(list(row.request.prompt_ids))
-            ids[position, width - len(prompt) :] = prompt
-            mask[position, width - len(prompt) :] = 1
-        device = self.model.device
-        ids, mask = ids.to(device), mask.to(device)
-        output = self._forward(ids, mask, None)
-        return _Batch(rows, mask, output.past_key_values, output.logits[:, -1])
+    def step(self) -> list[Delta]:
+        """One forward pass: a token for each answer under way, a piece of the prompts that wait.
 
-    @torch.inference_mode()
-    def _choose(self, batch: _Batch) -> list[int]:
-        if all(row.request.sampling.is_greedy and row.request.sampling.repetition_penalty == 1.0 for row in batch.rows):
-            return [int(i) for i in batch.logits.argmax(dim=-1)]
-        return [
-            choose(logits, row.request.sampling, [*row.request.prompt_ids, *row.token_ids], row.generator)
-            for logits, row in zip(batch.logits, batch.rows, strict=True)
-        ]
+        A beam search is done whole, before anything else.
+        """
+        if self._beams:
+            return [self._search(self._beams.popleft())]
+        chunks = self._schedule.plan()
+        if not chunks:
+            return []
+        logits = self._forward.forward(chunks)
+        for chunk in chunks:
+            chunk.sequence.n_cached = chunk.end
+        deltas = self._extend([chunk.sequence for chunk in chunks if chunk.is_last], logits)
+        for sequence in self._schedule.retire():
+            self._forward.release(sequence)
+        self._generated += sum(len(delta.token_ids) for delta in deltas)
+        return deltas
 
-    @torch.inference_mode()
-    def _step(self, batch: _Batch, kept: list[int], next_ids: list[int]) -> None:
-        """Drops finished rows and runs the model on the tokens just chosen."""
-        if len(kept) < len(batch.rows):
-            indices = torch.tensor(kept, device=batch.mask.device)
-            batch.rows = [batch.rows[position] for position in kept]
-            batch.mask = batch.mask[indices]
-            batch.cache.batch_select_indices(indices)
-        batch.mask = torch.cat([batch.mask, batch.mask.new_ones((len(kept), 1))], dim=1)
-        ids = torch.tensor(next_ids, device=batch.mask.device).unsqueeze(1)
-        output = self._forward(ids, batch.mask, batch.cache)
-        batch.cache, batch.logits = output.past_key_values, output.logits[:, -1]
+    def _extend(self, sequences: list[Sequence], logits: torch.Tensor) -> list[Delta]:
+        """The next token of each sequence, from logits (N, V)."""
+        if not sequences:
+            return []
+        best: list[int] = logits.argmax(dim=-1).tolist()
+        return [self._next(sequence, row, top) for sequence, row, top in zip(sequences, logits, best, strict=True)]
 
-    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> Any:
-        """One forward pass; positions count real tokens only, so that padding changes nothing."""
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        # Without padding the mask says nothing, and attention kernels are faster when there is none.
-        attention_mask = None if bool(mask.all()) else mask
-        return self.model(
-            input_ids=ids,
-            attention_mask=attention_mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            **self._last_only,
+    def _next(self, sequence: Sequence, logits: torch.Tensor, best: int) -> Delta:
+        request = sequence.request
+        token_id: int | None = best
+        if not draw.is_plain(request):
+            adjusted = draw.adjust(logits, request, sequence.answer)
+            token_id = draw.choose(adjusted, request.sampling, sequence.generator)
+        if token_id is None:
+            return sequence.end()
+        wanted = request.sampling.logprobs
+        logprob = None if wanted is None else draw.logprob_of(logits, token_id, wanted)
+        return sequence.accept(token_id, self._decode, logprob)
+
+    def _search(self, sequence: Sequence) -> Delta:
+        with self._hooks.everywhere(sequence.adapter):
+            delta = beam_search(self.model, sequence, self._pad, self._decode)
+        self._generated += len(delta.token_ids)
+        return delta
+
+    def stats(self) -> EngineStats:
+        """Counters, now."""
+        schedule = self._schedule
+        return EngineStats(
+            waiting=len(schedule.waiting) + len(self._beams),
+            running=len(schedule.running),
+            slots=self.batch_size,
+            prompt_tokens=schedule.prompt_tokens,
+            cached_tokens=schedule.reused_tokens,
+            generated_tokens=self._generated,
+            cache_bytes=schedule.n_bytes,
         )
 
-    @torch.inference_mode()
-    def _beam_search(self, row: _Row) -> Completion:
-        sampling, n_prompt = row.request.sampling, len(row.request.prompt_ids)
-        ids = torch.tensor([list(row.request.prompt_ids)], device=self.model.device)
-        choice = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
-        output = self.model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            do_sample=not sampling.is_greedy,
-            **({} if sampling.is_greedy else choice),
-            num_beams=sampling.num_beams,
-            max_new_tokens=row.budget,
-            repetition_penalty=sampling.repetition_penalty,
-            length_penalty=sampling.length_penalty,
-            eos_token_id=list(row.request.end_token_ids) or None,
-            pad_token_id=self._pad,
-        )
-        for token_id in output[0, n_prompt:].tolist():
-            row.accept(token_id, self._decode)
-            if row.finish_reason:
-                break
-        return row.completion
+    # ---- adapters
+
+    @property
+    def adapter_names(self) -> tuple[str, ...]:
+        """Live adapters, in the order they came."""
+        return tuple(self._adapters)
+
+    def _adapter(self, name: str) -> LiveAdapter:
+        if name not in self._adapters:
+            raise ModelError(f"there is no adapter {name!r}; there are {list(self._adapters)}")
+        return self._adapters[name]
+
+    def add_adapter(self, name: str, path: Path) -> None:
+        """Loads an adapter under a new name.
+
+        Raises:
+            ModelError: the name is taken, or the adapter cannot be served live; the message says what to do.
+        """
+        if name in self._adapters:
+            raise ModelError(f"there is an adapter {name!r} already; replace it, or take another name")
+        self._adapters[name] = self._load(name, path)
+
+    def replace_adapter(self, name: str, path: Path) -> None:
+        """Loads new weights under a name in use: requests under way finish with the old, later ones see none of it."""
+        old = self._adapter(name)
+        self._adapters[name] = self._load(name, path)
+        self._schedule.forget(old.version)
+
+    def remove_adapter(self, name: str) -> None:
+        """Drops an adapter; requests under way finish with it."""
+        self._schedule.forget(self._adapter(name).version)
+        del self._adapters[name]
+
+    def _load(self, name: str, path: Path) -> LiveAdapter:
+        if self.model is not self._base:
+            raise ModelError(
+                f"adapter {name!r} cannot be added: the model was loaded with an adapter on it that is served alone"
+            )
+        if self._base_path is not None:
+            check_provenance(path, self._base_path)
+        adapter = load_live_adapter(name, path, self._base, next(self._versions))
+        self._hooks.prepare(adapter)
+        self._forward.check(probe_sequence(PROBE_TOKENS, adapter))
+        return adapter
+
+

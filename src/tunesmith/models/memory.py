@@ -72,3 +72,11 @@ def fitting_tokens(bytes_per_token: float, device: torch.device, reserve: int) -
     while budget * 2 <= min(room, cap):
         budget *= 2
     return budget
+
+
+def cache_bytes(device: torch.device) -> int:
+    """Memory that keys and values may take while answering: a share of what is free now."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * 0.8)
+    return int(psutil.virtual_memory().available * 0.4)
