@@ -20,6 +20,7 @@ from tunesmith import __version__
 from tunesmith.core.errors import Interrupted, ServingError
 from tunesmith.core.log import get_logger
 from tunesmith.serving.errors import ApiError, internal_error, of_validation
+from tunesmith.serving.fields import RequestBody
 from tunesmith.serving.gate import Gate
 from tunesmith.serving.job import GoneError
 from tunesmith.serving.requests import AdapterRequest, ChatRequest, CompletionRequest, ScoreRequest
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
 
 _CLOSED_REQUEST = 499
-_BODIES = {
+_BODIES: dict[str, type[RequestBody]] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": CompletionRequest,
     "/v1/score/evaluation": ScoreRequest,

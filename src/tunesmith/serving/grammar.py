@@ -168,7 +168,10 @@ class Automaton:
             behind = self._push(self._tail(node), rest) if len(node.value) > 1 else rest
             heads.append((frozenset(node.value[:1]), behind))
             return False
-        return any([self._unfold(below, heads) for below in self._below(node, rest)])
+        may_end = False
+        for below in self._below(node, rest):
+            may_end = self._unfold(below, heads) or may_end
+        return may_end
 
     def _tail(self, node: Text) -> Text:
         key = -id(node)

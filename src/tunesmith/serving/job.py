@@ -1,4 +1,4 @@
-"""One HTTP request's work in the engine: tickets of one or more prompts, merged, timed, and let go when nobody waits."""
+"""One HTTP request's work in the engine: tickets of its prompts, merged, timed, and let go when nobody waits."""
 
 from __future__ import annotations
 

@@ -22,35 +22,16 @@ _MOST_ITEMS = 64
 _MOST_INDENT = 16
 _MOST_NODES = 5000
 _NOTES = frozenset(
-    [
-        "title",
-        "description",
-        "default",
-        "examples",
-        "$schema",
-        "$id",
-        "$comment",
-        "$defs",
-        "definitions",
-        "readOnly",
-        "writeOnly",
-        "deprecated",
-    ]
+    {
+        *("title", "description", "default", "examples", "$schema", "$id", "$comment", "$defs", "definitions"),
+        *("readOnly", "writeOnly", "deprecated"),
+    }
 )
 _ACTING = frozenset(
-    [
-        "type",
-        "properties",
-        "required",
-        "additionalProperties",
-        "items",
-        "minItems",
-        "maxItems",
-        "enum",
-        "const",
-        "anyOf",
-        "$ref",
-    ]
+    {
+        *("type", "properties", "required", "additionalProperties", "items", "minItems", "maxItems"),
+        *("enum", "const", "anyOf", "$ref"),
+    }
 )
 _OTHER = frozenset({"allOf", "strict"})
 _ALONE: Mapping[str, set[str]] = {"$ref": set(), "allOf": set(), "anyOf": set(), "enum": {"type"}, "const": {"type"}}

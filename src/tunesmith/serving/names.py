@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -35,19 +36,21 @@ class ModelNames:
     """The names of one server.
 
     Args:
-        model: `model_name_or_path`, as it is written.
-        adapter: the engine's name of the configured adapter; None: there is none.
-        adapter_path: what `adapter_name_or_path` says of it.
+        model: `model_name_or_path`, as it is written; it stands for what the configuration serves, adapter and all.
+        adapters: `adapter_name_or_path`; the last one gives its name to the whole.
+        is_live: the engine knows the adapter by that name, so the bare base can be asked for, too.
         alias: `API_MODEL_NAME`.
     """
 
     def __init__(
-        self, model: str, *, adapter: str | None = None, adapter_path: str | None = None, alias: str | None = None
+        self, model: str, *, adapters: Sequence[str] = (), is_live: bool = False, alias: str | None = None
     ) -> None:
         self.model = model
+        adapter = adapters[-1] if is_live else None
         self._entries = {model: Entry(adapter, model)}
-        if adapter is not None:
-            self._entries[adapter_path or adapter] = Entry(adapter, adapter_path or adapter)
+        if adapters:
+            self._entries.setdefault(adapters[-1], Entry(adapter, adapters[-1]))
+        if is_live:
             self._entries.setdefault(BASE, Entry(None, model))
         if alias:
             self._entries.setdefault(alias, Entry(adapter, model))
@@ -111,14 +114,13 @@ class ModelNames:
             ApiError: 404.
         """
         entry = self._get(name)
-        parent = None if entry.adapter is None else self.model
         return {
             "id": name,
             "object": "model",
             "created": entry.created,
             "owned_by": "tunesmith",
             "root": entry.root,
-            "parent": None if name == self.model else parent,
+            "parent": None if entry.root == self.model else self.model,
         }
 
     def listed(self, *, live_only: bool = False) -> dict[str, Any]:

@@ -16,6 +16,7 @@ MOST_TOKENS = 1_000_000_000
 
 StopText = Annotated[str, Field(min_length=1, max_length=512)]
 Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
@@ -130,9 +131,7 @@ class Sampled(Inert, RequestBody):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: float | None = Field(None, gt=0, le=10, description="Above 1 makes repetition less likely.")
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
-        None, description="Token id: number."
-    )
+    logit_bias: dict[str, Bias] | None = Field(None, description="Token id: what is added to its logit.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     min_p: float | None = None

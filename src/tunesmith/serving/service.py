@@ -1,4 +1,4 @@
-"""What routes share: the engine's runner, the dialect, names, limits, counters; and requests made ready for the engine."""
+"""What routes share: runner, dialect, names, limits, counters; and how a request is made ready for the engine."""
 
 from __future__ import annotations
 
