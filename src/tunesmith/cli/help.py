@@ -22,7 +22,7 @@ _EXAMPLES = {
     "webchat": "tunesmith webchat examples/inference/smollm2.yaml",
     "eval": "tunesmith eval --model_name_or_path smollm2-135m --template fewshot",
 }
-_LATER = ("api", "webchat", "eval")
+_LATER = ("webchat", "eval")
 _PLACES = {"data": "data preview | check"}
 
 

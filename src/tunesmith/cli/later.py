@@ -8,11 +8,6 @@ from collections.abc import Sequence
 from tunesmith.cli.help import wants_help
 
 
-def api(words: Sequence[str]) -> int:
-    """`tunesmith api`."""
-    return _later("api", "the API server", words)
-
-
 def webchat(words: Sequence[str]) -> int:
     """`tunesmith webchat`."""
     return _later("webchat", "the chat page", words)

@@ -17,7 +17,7 @@ COMMANDS = {
     "chat": "tunesmith.cli.chat:main",
     "export": "tunesmith.cli.export:main",
     "data": "tunesmith.cli.data:main",
-    "api": "tunesmith.cli.later:api",
+    "api": "tunesmith.cli.api:main",
     "webchat": "tunesmith.cli.later:webchat",
     "webui": "tunesmith.cli.later:webui",
     "eval": "tunesmith.cli.later:evaluate",
@@ -33,6 +33,7 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
 
   train      fine-tune, evaluate, predict: what do_train, do_eval and do_predict say
   chat       talk to a model in the terminal
+  api        serve a model over HTTP, as OpenAI's clients speak it
   export     merge an adapter into its base model and write it out
   data       preview CONFIG shows rows as the model sees them; check CONFIG reads every row
 
@@ -42,7 +43,7 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   version    the version
   help       this text
 
-  api, webchat, webui, eval come later and say so
+  webchat, webui, eval come later and say so
 
 tunesmith COMMAND -h lists the keys that a command uses.
 The same file serves every command: each takes the keys that it knows.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
+
+from tunesmith.core.errors import EnvironmentValueError
 
 _TRUE = {"1", "true", "y", "yes", "on"}
 
@@ -17,6 +20,41 @@ def switch(name: str, default: bool = False) -> bool:
     """A yes/no variable: 1, true, y, yes, on in any case are yes."""
     value = get(name)
     return default if value is None else value.strip().lower() in _TRUE
+
+
+def number(name: str, default: float, *, least: float = 0) -> float:
+    """A number of at least `least`.
+
+    Raises:
+        EnvironmentValueError: the text is no number, or too small a one.
+    """
+    text = get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not least <= value < math.inf:
+        raise EnvironmentValueError(f"the environment variable {name} must be a number from {least:g} on, not {text!r}")
+    return value
+
+
+def whole_number(name: str, default: int, *, least: int = 0) -> int:
+    """A whole number of at least `least`.
+
+    Raises:
+        EnvironmentValueError: the text is no whole number, or too small a one.
+    """
+    value = number(name, default, least=least)
+    if value != int(value):
+        raise EnvironmentValueError(f"the environment variable {name} must be a whole number, not {get(name)!r}")
+    return int(value)
+
+
+def words(name: str) -> tuple[str, ...]:
+    """The parts of a list that is written with commas; blanks around them do not count."""
+    return tuple(part.strip() for part in (get(name) or "").split(",") if part.strip())
 
 
 def set_default(name: str, value: str) -> None:

@@ -55,6 +55,10 @@ class DataError(ProblemsError):
     title = "data problems"
 
 
+class EnvironmentValueError(TunesmithError):
+    """An environment variable holds a value that cannot be used."""
+
+
 class TemplateError(TunesmithError):
     """A template does not exist, does not fit the tokenizer, or cannot render a conversation."""
 
@@ -73,6 +77,10 @@ class ExportError(TunesmithError):
 
 class TrainingError(TunesmithError):
     """Training cannot start or go on: non-finite loss, no disk space, an output folder in use."""
+
+
+class ServingError(TunesmithError):
+    """The server cannot start: an address that others reach without a key, a port in use."""
 
 
 class MissingPackageError(TunesmithError):

@@ -9,7 +9,7 @@ from tunesmith.core.errors import TemplateError
 from tunesmith.core.lazy import lookup, nearest
 from tunesmith.data.tools.base import Parsed, ToolFormat
 
-__all__ = ["FORMATS", "Parsed", "ToolFormat", "load_tool_format", "tool_format_names"]
+__all__ = ["FORMATS", "Parsed", "ToolFormat", "format_of_jinja", "load_tool_format", "tool_format_names"]
 
 FORMATS: Mapping[str, str] = MappingProxyType(
     {
@@ -29,6 +29,26 @@ FORMATS: Mapping[str, str] = MappingProxyType(
         "lfm2": "tunesmith.data.tools.calls:LFM2",
     }
 )
+
+_SIGNS = (
+    ("<arg_key>", "glm4_moe"),
+    ("<minimax:tool_call>", "minimax2"),
+    ("<seed:tool_call>", "seed_oss"),
+    ("<|tool_call_start|>", "lfm2"),
+    ("<|tool_call>", "gemma4"),
+    ("<function=", "qwen3_5"),
+    ("<tool_calls>", "minimax1"),
+    ("<tool_call>", "qwen"),
+    ("[TOOL_CALLS]", "mistral"),
+    ("'\"parameters\": '", "llama3"),
+    ('"parameters": ', "llama3"),
+)
+"""What a chat template that writes calls holds -> the format that reads them; the first that is found counts."""
+
+
+def format_of_jinja(text: str) -> str:
+    """Name of the format that a tokenizer's chat template writes calls in; `default` where nothing tells."""
+    return next((name for sign, name in _SIGNS if sign in text), "default")
 
 
 def tool_format_names() -> tuple[str, ...]:

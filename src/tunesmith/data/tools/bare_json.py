@@ -16,6 +16,8 @@ LLAMA3_HEAD = (
     'Respond in the format {{"name": function name, "parameters": dictionary of argument name and its value}}. '
     "Do not use variables.\n\n"
 )
+_LLAMA3_OPENINGS = ('{"', "[{", "{\n", "[\n")
+_MISTRAL_OPENINGS = ("[{", '{"', "[ {")
 
 
 def _llama3_tools(tools: Schemas, today: date) -> str:
@@ -67,7 +69,7 @@ def _starts(text: str, openings: Sequence[str]) -> list[int]:
 
 
 def _llama3_parse(text: str, tools: Schemas | None) -> Parsed | None:
-    return _parse(text.removeprefix("<|python_tag|>"), "parameters", ('{"', "[{", "{\n", "[\n"))
+    return _parse(text.removeprefix("<|python_tag|>"), "parameters", _LLAMA3_OPENINGS)
 
 
 def _mistral_parse(text: str, tools: Schemas | None) -> Parsed | None:
@@ -75,8 +77,14 @@ def _mistral_parse(text: str, tools: Schemas | None) -> Parsed | None:
     if mark:
         calls = _read(after, "arguments")
         return parsed(before, calls) if calls else None
-    return _parse(text, "arguments", ("[{", '{"', "[ {"))
+    return _parse(text, "arguments", _MISTRAL_OPENINGS)
 
 
-LLAMA3 = ToolFormat(_llama3_tools, _llama3_calls, _llama3_parse)
-MISTRAL = ToolFormat(_mistral_tools, _mistral_calls, _mistral_parse, marks=("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"))
+LLAMA3 = ToolFormat(_llama3_tools, _llama3_calls, _llama3_parse, openings=("<|python_tag|>", *_LLAMA3_OPENINGS))
+MISTRAL = ToolFormat(
+    _mistral_tools,
+    _mistral_calls,
+    _mistral_parse,
+    marks=("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
+    openings=("[TOOL_CALLS]", *_MISTRAL_OPENINGS),
+)

@@ -40,6 +40,7 @@ class ToolFormat:
         parse: (text, tools) -> what was read; None when the text holds no well-formed call.
         marks: texts that the template itself writes and that may be special tokens.
         describes_none: an empty list of tools is written out too.
+        openings: texts that a call begins with, so that a stream holds back what follows; empty: any text may.
     """
 
     tools_text: Callable[[Schemas, date], str]
@@ -47,6 +48,7 @@ class ToolFormat:
     parse: Callable[[str, Schemas | None], Parsed | None]
     marks: tuple[str, ...] = ()
     describes_none: bool = False
+    openings: tuple[str, ...] = ()
 
 
 def bare(tool: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -200,5 +200,12 @@ LFM2 = ToolFormat(
     _lfm2_calls,
     _lfm2_parse,
     marks=("<|tool_list_start|>", "<|tool_list_end|>", "<|tool_call_start|>", "<|tool_call_end|>"),
+    openings=("<|tool_call_start|>",),
 )
-GEMMA4 = ToolFormat(_gemma4_tools, _gemma4_calls, _gemma4_parse, marks=("<|tool_call>", "<tool_call|>", _QUOTE))
+GEMMA4 = ToolFormat(
+    _gemma4_tools,
+    _gemma4_calls,
+    _gemma4_parse,
+    marks=("<|tool_call>", "<tool_call|>", _QUOTE),
+    openings=("<|tool_call>",),
+)

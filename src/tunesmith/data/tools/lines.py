@@ -96,8 +96,13 @@ def _phi4_mini_tools(tools: Schemas, today: date) -> str:
     return f"<|tool|>{to_json(list(tools))}<|/tool|>"
 
 
-DEFAULT = ToolFormat(_default_tools, _default_calls, _default_parse)
+DEFAULT = ToolFormat(_default_tools, _default_calls, _default_parse, openings=("Action:",))
 GLM4 = ToolFormat(_glm4_tools, _glm4_calls, _glm4_parse, marks=("<|assistant|>",))
 PHI4_MINI = ToolFormat(
-    _phi4_mini_tools, _default_calls, _default_parse, marks=("<|tool|>", "<|/tool|>"), describes_none=True
+    _phi4_mini_tools,
+    _default_calls,
+    _default_parse,
+    marks=("<|tool|>", "<|/tool|>"),
+    describes_none=True,
+    openings=("Action:",),
 )

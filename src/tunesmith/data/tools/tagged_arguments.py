@@ -165,6 +165,7 @@ QWEN3_5 = ToolFormat(
         _pattern(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>"),
     ),
     marks=("<tool_call>", "</tool_call>"),
+    openings=("<tool_call>",),
 )
 GLM4_MOE = ToolFormat(
     _glm4_moe_tools,
@@ -176,6 +177,7 @@ GLM4_MOE = ToolFormat(
         _pattern(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>"),
     ),
     marks=("<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
+    openings=("<tool_call>",),
 )
 MINIMAX2 = ToolFormat(
     _minimax2_tools,
@@ -187,6 +189,7 @@ MINIMAX2 = ToolFormat(
         _pattern(r'<parameter name="?([^">]+)"?>(.*?)</parameter>'),
     ),
     marks=("<minimax:tool_call>", "</minimax:tool_call>"),
+    openings=("<minimax:tool_call>",),
 )
 SEED_OSS = ToolFormat(
     _seed_oss_tools,
@@ -198,4 +201,5 @@ SEED_OSS = ToolFormat(
         _pattern(r"<parameter=([^>\n]+)>(.*?)</parameter>"),
     ),
     marks=("<seed:tool_call>", "</seed:tool_call>"),
+    openings=("<seed:tool_call>",),
 )

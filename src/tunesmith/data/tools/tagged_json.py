@@ -73,6 +73,12 @@ def _minimax1_parse(text: str, tools: Schemas | None) -> Parsed | None:
 
 
 _CALL_MARKS = ("<tool_call>", "</tool_call>")
-QWEN = ToolFormat(_qwen_tools, _qwen_calls, _qwen_parse, marks=_CALL_MARKS)
-LING = ToolFormat(_ling_tools, _qwen_calls, _qwen_parse, marks=_CALL_MARKS)
-MINIMAX1 = ToolFormat(_minimax1_tools, _minimax1_calls, _minimax1_parse, marks=("<tool_calls>", "</tool_calls>"))
+QWEN = ToolFormat(_qwen_tools, _qwen_calls, _qwen_parse, marks=_CALL_MARKS, openings=_CALL_MARKS[:1])
+LING = ToolFormat(_ling_tools, _qwen_calls, _qwen_parse, marks=_CALL_MARKS, openings=_CALL_MARKS[:1])
+MINIMAX1 = ToolFormat(
+    _minimax1_tools,
+    _minimax1_calls,
+    _minimax1_parse,
+    marks=("<tool_calls>", "</tool_calls>"),
+    openings=("<tool_calls>",),
+)

@@ -1,0 +1,230 @@
+"""Grammars over bytes, run as an automaton that is built while it is walked; and which tokens may come next in one.
+
+A state is a set of stacks, a stack is what is still to come. Nothing here knows JSON, tokenizers or torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+DEAD = -1
+"""No text goes on from here."""
+_EMPTY = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """These bytes."""
+
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """One byte out of a set."""
+
+    values: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Seq:
+    """One after another."""
+
+    parts: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Alt:
+    """Any of them."""
+
+    parts: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """Any number of times, also none; `part` is never empty."""
+
+    part: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A rule by name: what makes nesting possible."""
+
+    name: str
+
+
+Node = Text | OneOf | Seq | Alt | Many | Ref
+
+
+def seq(*parts: Node | bytes) -> Node:
+    """One after another; bytes stand for themselves."""
+    return Seq(tuple(Text(part) if isinstance(part, bytes) else part for part in parts))
+
+
+def alt(*parts: Node | bytes) -> Node:
+    """Any of them; bytes stand for themselves."""
+    return Alt(tuple(Text(part) if isinstance(part, bytes) else part for part in parts))
+
+
+def up_to(part: Node, most: int) -> Node:
+    """`part` at most `most` times."""
+    node: Node = Text(b"")
+    for _ in range(most):
+        node = alt(b"", seq(part, node))
+    return node
+
+
+def one_of(values: bytes) -> OneOf:
+    """One of these bytes."""
+    return OneOf(frozenset(values))
+
+
+@dataclass(slots=True)
+class Automaton:
+    """Walks a grammar byte by byte; states are numbers, found again when the same text may follow.
+
+    Args:
+        start: what the whole text is.
+        rules: what `Ref` names.
+    """
+
+    start: Node
+    rules: Mapping[str, Node] = field(default_factory=dict)
+    _stacks: list[tuple[Node, int] | None] = field(default_factory=lambda: [None])
+    _stack_ids: dict[tuple[int, int], int] = field(default_factory=dict)
+    _nodes: dict[int, Node] = field(default_factory=dict)
+    _heads: dict[int, tuple[tuple[frozenset[int], int], ...]] = field(default_factory=dict)
+    _ending: dict[int, bool] = field(default_factory=dict)
+    _states: list[frozenset[int]] = field(default_factory=list)
+    _state_ids: dict[frozenset[int], int] = field(default_factory=dict)
+    _moves: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def first(self) -> int:
+        """The state before any text."""
+        return self._state(frozenset({self._push(self.start, _EMPTY)}))
+
+    def move(self, state: int, byte: int) -> int:
+        """The state after one more byte, or DEAD."""
+        key = (state, byte)
+        found = self._moves.get(key)
+        if found is None:
+            reached = frozenset(
+                after for stack in self._states[state] for values, after in self._open(stack) if byte in values
+            )
+            found = self._moves[key] = self._state(reached) if reached else DEAD
+        return found
+
+    def move_all(self, state: int, text: bytes) -> int:
+        """The state after some bytes, or DEAD."""
+        for byte in text:
+            if state == DEAD:
+                return DEAD
+            state = self.move(state, byte)
+        return state
+
+    def may_end(self, state: int) -> bool:
+        """Whether the text may be over here."""
+        for stack in self._states[state]:
+            self._open(stack)
+        return any(self._ending[stack] for stack in self._states[state])
+
+    def _state(self, stacks: frozenset[int]) -> int:
+        if stacks not in self._state_ids:
+            self._state_ids[stacks] = len(self._states)
+            self._states.append(stacks)
+        return self._state_ids[stacks]
+
+    def _push(self, node: Node, rest: int) -> int:
+        """The number of the stack with `node` on top of `rest`."""
+        self._nodes[id(node)] = node  # kept alive, so that the id stays its own
+        key = (id(node), rest)
+        if key not in self._stack_ids:
+            self._stack_ids[key] = len(self._stacks)
+            self._stacks.append((node, rest))
+        return self._stack_ids[key]
+
+    def _open(self, stack: int) -> tuple[tuple[frozenset[int], int], ...]:
+        """What a stack may begin with: (bytes, the stack behind them)."""
+        found = self._heads.get(stack)
+        if found is None:
+            heads: list[tuple[frozenset[int], int]] = []
+            self._ending[stack] = self._unfold(stack, heads)
+            found = self._heads[stack] = tuple(heads)
+        return found
+
+    def _unfold(self, stack: int, heads: list[tuple[frozenset[int], int]]) -> bool:
+        """Adds the beginnings of a stack to `heads`; returns whether it may be empty."""
+        top = self._stacks[stack]
+        if top is None:
+            return True
+        node, rest = top
+        if isinstance(node, OneOf):
+            heads.append((node.values, rest))
+            return False
+        if isinstance(node, Text) and node.value:
+            behind = self._push(self._tail(node), rest) if len(node.value) > 1 else rest
+            heads.append((frozenset(node.value[:1]), behind))
+            return False
+        may_end = False
+        for below in self._below(node, rest):
+            may_end = self._unfold(below, heads) or may_end
+        return may_end
+
+    def _tail(self, node: Text) -> Text:
+        key = -id(node)
+        if key not in self._nodes:
+            self._nodes[key] = Text(node.value[1:])
+        tail = self._nodes[key]
+        assert isinstance(tail, Text)
+        return tail
+
+    def _below(self, node: Node, rest: int) -> Iterator[int]:
+        """The stacks that a node without bytes of its own stands for."""
+        if isinstance(node, Seq):
+            for part in reversed(node.parts):
+                rest = self._push(part, rest)
+            yield rest
+        elif isinstance(node, Alt):
+            for part in node.parts:
+                yield self._push(part, rest)
+        elif isinstance(node, Many):
+            yield rest
+            yield self._push(node.part, self._push(node, rest))
+        elif isinstance(node, Ref):
+            yield self._push(self.rules[node.name], rest)
+        else:
+            yield rest  # empty text
+
+
+class TokenTrie:
+    """Tokens by their bytes, so that one walk finds all that fit.
+
+    Args:
+        tokens: (id, bytes), bytes not empty.
+    """
+
+    def __init__(self, tokens: Sequence[tuple[int, bytes]]) -> None:
+        self._root: dict[int, Any] = {}
+        for token_id, text in tokens:
+            node = self._root
+            for byte in text:
+                node = node.setdefault(byte, {})
+            node.setdefault(DEAD, []).append(token_id)
+
+    def fitting(self, automaton: Automaton, state: int) -> list[int]:
+        """Ids of the tokens whose bytes may follow in `state`."""
+        found: list[int] = []
+        todo = [(self._root, state)]
+        while todo:
+            node, here = todo.pop()
+            for byte, child in node.items():
+                if byte == DEAD:
+                    found += child
+                    continue
+                after = automaton.move(here, byte)
+                if after != DEAD:
+                    todo.append((child, after))
+        return found
