@@ -32,6 +32,7 @@ from tunesmith.data.report import (
 )
 from tunesmith.data.rows import RowsBuilder, TokenizedRows, TrainRows, concat_rows
 from tunesmith.data.settings import settings_of
+from tunesmith.data.spans import masked_answers
 from tunesmith.data.sources import list_files
 from tunesmith.data.stop import end_tokens
 from tunesmith.data.tokenize import Encoder, is_trained, n_lost_headers, tokenize
@@ -215,6 +216,7 @@ def render_rows(
         except TemplateError as error:
             report.reject(unwritable(whole, error))
             continue
+        report.masked_answers += masked_answers(conversation, segments, encoder.settings)
         conversations.append(conversation)
         rendered.append(segments)
     return conversations, rendered
