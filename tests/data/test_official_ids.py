@@ -153,7 +153,7 @@ def test_special_text_of_a_user_stays_text(tokenizers, family):
 
 @needs_tokenizers
 def test_qwen3_nothink_prompts_are_those_of_qwen3(tokenizers):
-    """Its text is that of the models without a thinking mode; their prompts are qwen3's, their answers have no thought."""
+    """Its text is that of the models without a thinking mode: the same prompts, answers without a thought."""
     tokenizer, template = tokenizers["qwen3"], load_template("qwen3_nothink")
     for name, chat in CHATS.items():
         if "thought" not in name and name != "special":
@@ -205,7 +205,7 @@ def test_calls_are_read_back_out_of_the_rendered_answer(family, name):
     written = text_of(render(template, short, SETTINGS, names)).removeprefix(
         text_of(render_prompt(template, asked(short), SETTINGS, names))
     )
-    end = [word for word in ("<|im_end|>", "</s>") if word in written][0]
+    end = next(word for word in ("<|im_end|>", "</s>") if word in written)
     found = load_tool_format(template.tool_format).parse(written.partition(end)[0], chat.tools)
     message = chat.messages[place]
     assert [(call.name, call.arguments) for call in found.calls] == [

@@ -17,6 +17,7 @@ COMMANDS = {
     "chat": "tunesmith.cli.chat:main",
     "export": "tunesmith.cli.export:main",
     "data": "tunesmith.cli.data:main",
+    "template": "tunesmith.cli.template:main",
     "api": "tunesmith.cli.later:api",
     "webchat": "tunesmith.cli.later:webchat",
     "webui": "tunesmith.cli.later:webui",
@@ -35,6 +36,7 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   chat       talk to a model in the terminal
   export     merge an adapter into its base model and write it out
   data       preview CONFIG shows rows as the model sees them; check CONFIG reads every row
+  template   list, show NAME; verify FOLDER holds a model folder against its template
 
   explain    explain KEY [CONFIG]: what a key does, and its value in a file
   schema     schema [FILE]: a JSON Schema of the configuration, for editors

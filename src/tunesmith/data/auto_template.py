@@ -190,9 +190,7 @@ def _without_thoughts(template: AutoTemplate, conversation: Conversation) -> Con
         return replace(message, content=content, reasoning_content=None)
 
     messages = conversation.messages
-    return replace(
-        conversation, messages=tuple(cut(item) if item.role == "assistant" else item for item in messages)
-    )
+    return replace(conversation, messages=tuple(cut(item) if item.role == "assistant" else item for item in messages))
 
 
 def _unstable(index: int) -> TemplateError:

@@ -32,8 +32,8 @@ from tunesmith.data.report import (
 )
 from tunesmith.data.rows import RowsBuilder, TokenizedRows, TrainRows, concat_rows
 from tunesmith.data.settings import settings_of
-from tunesmith.data.spans import masked_answers
 from tunesmith.data.sources import list_files
+from tunesmith.data.spans import masked_answers
 from tunesmith.data.stop import end_tokens
 from tunesmith.data.tokenize import Encoder, is_trained, n_lost_headers, tokenize
 

@@ -16,5 +16,5 @@ def masked_answers(conversation: Conversation, segments: Sequence[Segment], sett
     if any(message.trained for message in conversation.messages):
         return 0
     wanted = sum(message.role == "assistant" and message.trained is None for message in conversation.messages)
-    stretches = sum(trained for trained, _ in groupby(segments, key=lambda part: part.trained))
+    stretches = sum(bool(trained) for trained, _ in groupby(segments, key=lambda part: part.trained))
     return max(wanted - stretches, 0)
