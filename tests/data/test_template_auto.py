@@ -1,5 +1,7 @@
 """`template: auto`: the mask by comparing renderings, refusals, guarded contents, the token that ends an answer."""
 
+from dataclasses import replace
+
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -9,6 +11,7 @@ from tunesmith.core.types import Conversation, Message, ToolCall
 from tunesmith.data.auto_template import auto_template
 from tunesmith.data.encode import encode
 from tunesmith.data.render import RenderSettings, render, render_prompt, token_names
+from tunesmith.data.spans import masked_answers
 from tunesmith.data.stop import end_tokens
 from tunesmith.data.template import load_template
 
@@ -71,10 +74,34 @@ def test_answers_are_found_by_comparing_renderings():
     assert trained(segments_of(CHATML, hidden)) == "y|d<|im_end|>\n"
 
 
-def test_a_template_that_rewrites_the_past_is_refused_unless_only_the_last_answer_is_learnt():
-    with pytest.raises(TemplateError, match=r"message 2 .* mask_history"):
-        segments_of(FORGETTING)
+def test_of_a_template_that_rewrites_the_past_only_whole_answers_are_learnt():
+    segments = segments_of(FORGETTING)
+    assert trained(segments) == "y|d<|im_end|>\n"
+    assert masked_answers(CHAT, segments, RenderSettings()) == 1
+    insisting = Conversation((CHAT.messages[0], replace(CHAT.messages[1], trained=True), *CHAT.messages[2:]))
+    with pytest.raises(TemplateError, match=r"message 2 otherwise"):
+        segments_of(FORGETTING, insisting)
+    only_early = Conversation((*CHAT.messages[:3], replace(CHAT.messages[3], trained=False)))
+    with pytest.raises(TemplateError, match=r"message 2 otherwise"):
+        segments_of(FORGETTING, only_early)
     assert trained(segments_of(FORGETTING, mask_history=True)) == "y|d<|im_end|>\n"
+
+
+MOVING = (
+    "{% set s = messages[0].content if messages[0].role == 'system' else '' %}"
+    "{% for m in messages if m.role != 'system' %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{% if loop.last and m.role == 'user' %}{{ s }}{% endif %}{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def test_a_system_text_that_moves_to_the_last_user_is_learnt_where_it_stands():
+    chat = Conversation((Message("system", "S:"), *CHAT.messages))
+    segments = segments_of(MOVING, chat)
+    assert trained(segments) == "y|d<|im_end|>\n"
+    prompt = segments_of(MOVING, Conversation(chat.messages[:-1]), prompt=True)
+    assert text(segments) == text(prompt) + "y|d<|im_end|>\n"
+    assert "S:c" in text(prompt)
 
 
 def test_generation_blocks_are_taken_where_prefixes_do_not_hold():

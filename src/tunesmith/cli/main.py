@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "tunesmith.cli.export:main",
     "data": "tunesmith.cli.data:main",
     "api": "tunesmith.cli.api:main",
+    "template": "tunesmith.cli.template:main",
     "webchat": "tunesmith.cli.later:webchat",
     "webui": "tunesmith.cli.later:webui",
     "eval": "tunesmith.cli.later:evaluate",
@@ -36,6 +37,7 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   api        serve a model over HTTP, as OpenAI's clients speak it
   export     merge an adapter into its base model and write it out
   data       preview CONFIG shows rows as the model sees them; check CONFIG reads every row
+  template   list, show NAME; verify FOLDER holds a model folder against its template
 
   explain    explain KEY [CONFIG]: what a key does, and its value in a file
   schema     schema [FILE]: a JSON Schema of the configuration, for editors

@@ -15,12 +15,13 @@ from tunesmith.core.errors import TemplateError
 from tunesmith.core.types import Conversation, Message, Segment
 from tunesmith.data.auto_chat import ANSWER_MARK, GENERATION, AutoTemplate, Chat, auto_template
 from tunesmith.data.settings import RenderSettings
+from tunesmith.data.thinking import part_thought
 from tunesmith.data.tools.base import SHIELD, bare, to_json
 
 _MARK = "\ue0f2"
 """Stands for an answer whose place is looked for."""
 _ENDING = 12
-"""Characters at the end of a prompt by which that end is found again."""
+"""Characters at the end of a prompt by which that end is found again, where there is no mark."""
 
 __all__ = ["AutoTemplate", "auto_template", "render_auto", "render_auto_prompt"]
 
@@ -35,9 +36,12 @@ def render_auto(template: AutoTemplate, conversation: Conversation, settings: Re
     Raises:
         TemplateError: the template refuses the conversation, or no answer that is to be learnt can be told from it.
     """
+    if settings.enable_thinking is False and "enable_thinking" in template.text:
+        conversation = _without_thoughts(template, conversation)
     chat = Chat.of(template, conversation, settings)
     full = chat.render(len(chat.messages), generation=False)
     _check_nothing_lost(full, conversation)
+    _check_beside_calls(full, chat)
     wanted = _wanted(conversation, settings, chat.offset)
     spans = _spans(chat, full)
     missing = [index for index, trained in wanted.items() if trained and index not in spans]
@@ -129,11 +133,21 @@ def _last_answer(chat: Chat, full: str, prompt: str) -> str | None:
     """The last answer as `full` writes it behind another prompt: it begins where the end of the prompt is found."""
     marked = replace(chat, messages=[*chat.messages[:-1], {**chat.messages[-1], "content": _MARK}])
     head, found, _ = marked.render(len(chat.messages), generation=False).partition(_MARK)
-    ending = prompt[-_ENDING:]
+    ending = _ending(chat, prompt)
     place = head.rfind(ending)
     if not found or place < 0 or not full.startswith(head):
         return None
     return full[place + len(ending) :]
+
+
+def _ending(chat: Chat, prompt: str) -> str:
+    """The last mark of a prompt and what follows it."""
+    tail = ""
+    for piece, is_control in reversed(chat.template.guard.split(prompt)):
+        tail = piece + tail
+        if is_control:
+            return tail
+    return prompt[-_ENDING:]
 
 
 def _check_nothing_lost(full: str, conversation: Conversation) -> None:
@@ -154,6 +168,29 @@ def _check_nothing_lost(full: str, conversation: Conversation) -> None:
         raise TemplateError(
             "template: auto: the tokenizer's chat template does not write tool results; name a template"
         )
+
+
+def _check_beside_calls(full: str, chat: Chat) -> None:
+    """Some chat templates leave out what is said beside calls.
+
+    Raises:
+        TemplateError: it is in the row and not in the text.
+    """
+    text = full.replace(SHIELD, "")
+    said = [message["content"] or "" for message in chat.plain if message.get("tool_calls")]
+    if not all(words.strip() in text for words in said):
+        raise TemplateError(
+            "template: auto: the tokenizer's chat template leaves out the text beside a tool call; name a template"
+        )
+
+
+def _without_thoughts(template: AutoTemplate, conversation: Conversation) -> Conversation:
+    def cut(message: Message) -> Message:
+        _, content = part_thought(message.reasoning_content, message.content, template.thought_words)
+        return replace(message, content=content, reasoning_content=None)
+
+    messages = conversation.messages
+    return replace(conversation, messages=tuple(cut(item) if item.role == "assistant" else item for item in messages))
 
 
 def _unstable(index: int) -> TemplateError:

@@ -17,6 +17,7 @@ from tunesmith.data.progress import progress
 from tunesmith.data.report import UNTRAINED, DatasetReport, Reject, unwritable
 from tunesmith.data.rows import RowsBuilder, TokenizedRows, pack_arrays
 from tunesmith.data.sources import data_files
+from tunesmith.data.spans import masked_answers
 from tunesmith.data.stop import end_tokens
 from tunesmith.data.tokenize import Encoder, is_trained, n_lost_headers, tokenize
 
@@ -166,6 +167,7 @@ def render_rows(
         except TemplateError as error:
             report.reject(unwritable(whole, error))
             continue
+        report.masked_answers += masked_answers(conversation, segments, encoder.settings)
         conversations.append(conversation)
         rendered.append(segments)
     return conversations, rendered

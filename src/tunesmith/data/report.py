@@ -50,6 +50,7 @@ class DatasetReport:
         lost_headers: kept rows whose budget was too small for the assistant's header.
         left_out: rows of weight 0; they are not among the read ones.
         trailing: kept rows whose last messages follow the last answer and were left out.
+        masked_answers: answers without loss, since the template writes them otherwise once more follows.
         placeholders: unreplaced `{{name}}`, by name.
         path: file or folder of the data set.
         rejects: the first rejected rows; those without a trained token do not crowd out the others.
@@ -70,6 +71,7 @@ class DatasetReport:
     open_answers: int = 0
     lost_headers: int = 0
     trailing: int = 0
+    masked_answers: int = 0
     placeholders: dict[str, int] = field(default_factory=dict)
     path: str = ""
     rejects: list[Reject] = field(default_factory=list)
@@ -201,6 +203,11 @@ def dataset_warnings(report: DatasetReport) -> Iterator[str]:
         yield f"{name}: {report.lost_headers} rows were cut into the assistant's header (raise cutoff_len)"
     if report.trailing:
         yield f"{name}: {report.trailing} rows end with tool results, which carry no loss: these are left out"
+    if report.masked_answers:
+        yield (
+            f"{name}: {report.masked_answers} earlier answers carry no loss: the model's template writes them, or what "
+            "comes before them, otherwise once more turns follow; a row for each answer learns them all"
+        )
     if report.placeholders:
         yield f"{name}: {_placeholder_advice(report)}"
 

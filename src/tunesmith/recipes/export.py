@@ -75,6 +75,7 @@ def run(config: RunConfig) -> Path:
             "base": str(config.model_name_or_path),
             "adapters": list(config.adapter_name_or_path),
             "template": template.name,
+            "template_compat": config.template_compat,
             "end_tokens": tokenizer.convert_ids_to_tokens(list(ends)),
             "dtype": str(dtype).removeprefix("torch."),
             "bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
