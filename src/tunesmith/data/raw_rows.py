@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +32,7 @@ class RawRows(Sequence[RawRow]):
 
     def __init__(self, spec: DatasetSpec, report: DatasetReport) -> None:
         self._handles: list[IO[bytes]] = []
+        weakref.finalize(self, _close, self._handles)
         self._names: list[str] = []
         self._kinds: list[str] = []
         files = data_files(spec)
@@ -97,10 +99,10 @@ class RawRows(Sequence[RawRow]):
         self._names.append(name)
         self._kinds.append(kind)
 
-    def close(self) -> None:
-        """Closes the files."""
-        for handle in self._handles:
-            handle.close()
+
+def _close(handles: list[IO[bytes]]) -> None:
+    for handle in handles:
+        handle.close()
 
 
 def _is_lines(path: Path) -> bool:

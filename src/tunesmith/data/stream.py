@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,14 +40,14 @@ class _Part:
     Attributes:
         rows: all its rows.
         places: those that take part, in order.
-        seen: whether a row was booked in `report` yet; every epoch reads it again.
+        seen: whether a row was booked in `report`, a byte each; every epoch reads it again.
     """
 
     spec: DatasetSpec
     rows: RawRows
     places: Any
     report: DatasetReport
-    seen: set[int] = field(default_factory=set)
+    seen: bytearray
 
 
 class StreamRows(Sequence[TrainItem]):
@@ -92,7 +93,8 @@ class StreamRows(Sequence[TrainItem]):
 
     def digest(self) -> str:
         """Identity of the rows in their order: content of the files, what makes tokens of it, the choice of rows."""
-        return cache.digest(self._keys, [part.places.tolist() for part in self._parts], self._order.tolist())
+        arrays = [part.places for part in self._parts] + [self._order]
+        return cache.digest(self._keys, [hashlib.sha256(np.ascontiguousarray(array)).hexdigest() for array in arrays])
 
     def source(self, index: int) -> Source:
         """File and row number behind one number in an item's `rows`."""
@@ -104,7 +106,10 @@ class StreamRows(Sequence[TrainItem]):
         return [self.source(int(index)) for slot in slots for index in slot[1 : 1 + int(slot[0])]]
 
     def log_accounting(self) -> None:
-        """Prints what became of the rows that were read so far in this process."""
+        """Prints what became of the rows that were read so far."""
+        if self._in_flight.any():
+            logger.info("streaming: rows were read by dataloader_num_workers processes; they are not counted here")
+            return
         for part in self._parts:
             if part.report.read:
                 logger.info("%s; of %d rows", part.report.accounting(), len(part.places))
@@ -126,37 +131,38 @@ class StreamRows(Sequence[TrainItem]):
         Raises:
             DataError: a row is rejected and the configuration does not let it go.
         """
+        located = {number: self._locate(number) for number in numbers}
         found: dict[int, TokenizedRow] = {}
         for part in self._parts:
-            for is_new in (True, False):
-                wanted = {}
-                for number in dict.fromkeys(numbers):
-                    owner, place = self._locate(number)
-                    if owner is part and (place not in part.seen) == is_new:
-                        wanted[number] = place
-                if wanted:
-                    found |= self._tokenize_part(part, wanted, is_new)
+            places = dict.fromkeys(place for owner, place in located.values() if owner is part)
+            new = [place for place in places if not part.seen[place]]
+            rows = self._tokenize_part(part, new, part.report) if new else {}
+            if old := [place for place in places if part.seen[place]]:
+                rows |= self._tokenize_part(part, old, DatasetReport(part.spec.name))
+            for place in new:
+                part.seen[place] = 1
+            found |= {
+                number: rows[place] for number, (owner, place) in located.items() if owner is part and place in rows
+            }
         return found
 
-    def _tokenize_part(self, part: _Part, wanted: dict[int, int], is_new: bool) -> dict[int, TokenizedRow]:
-        report = part.report if is_new else DatasetReport(part.spec.name, read=1)
+    def _tokenize_part(self, part: _Part, places: list[int], report: DatasetReport) -> dict[int, TokenizedRow]:
+        """The usable rows by place; all of them booked in `report`."""
         rejected = report.rejected
         examples: list[Conversation] = []
-        number_of: dict[Source | None, int] = {}
-        for number, place in wanted.items():
+        place_of: dict[Source | None, int] = {}
+        for place in places:
             example = book_example(part.rows[place], part.spec, self._config.stage, report)
             if isinstance(example, Conversation):
                 examples.append(example)
-                number_of[example.source] = number
+                place_of[example.source] = place
         rows = book_rows(examples, self._encoder, report)
-        if is_new:
-            arrays = pack_arrays(rows)
-            report.keep(arrays)
-            report.open_answers += arrays.n_open(self._ends)
-            part.seen.update(wanted.values())
+        arrays = pack_arrays(rows)
+        report.keep(arrays)
+        report.open_answers += arrays.n_open(self._ends)
         if report.rejected > rejected and not self._config.skip_bad_rows:
             raise_rejects([report], self._config.allow_untrained_rows)
-        return {number_of[row.source]: row for row in rows}
+        return {place_of[row.source]: row for row in rows}
 
     # -- before the first step ---------------------------------------------------------------------------------------
 
@@ -216,7 +222,7 @@ def _open_part(spec: DatasetSpec, config: RunConfig) -> _Part:
     places: Any = np.arange(len(rows))
     if spec.split != "train" or spec.num_samples is not None:
         places = np.asarray(select_places(spec, len(rows), config.seed), dtype=np.int64)
-    return _Part(spec, rows, places[: config.max_samples], report)
+    return _Part(spec, rows, places[: config.max_samples], report, bytearray(len(rows)))
 
 
 def _item(index: int, row: TokenizedRow | None) -> TrainItem:
@@ -229,5 +235,5 @@ def _item(index: int, row: TokenizedRow | None) -> TrainItem:
         "rows": [index],
     }
     if row.weight != 1:
-        item["weights"] = [row.weight]
+        item["weights"] = [float(np.float32(row.weight))]  # as it is kept without streaming
     return item
