@@ -27,11 +27,13 @@ class OpenModel:
         engine: token ids in and out.
         form: messages to ids and back, end tokens.
         adapter: what requests name to get the configured model; None: it is what the engine was loaded with.
+        model: the weights in memory.
     """
 
     engine: Engine
     form: ChatFormat
     adapter: str | None = None
+    model: Any = None
 
 
 def open_model(
@@ -61,7 +63,7 @@ def open_model(
     template = load_template_for(config, tokenizer)
     engine, adapter = _open(config, tokenizer, batch_size, keep_apart, model)
     ends = end_token_ids(template, tokenizer, getattr(engine.model, "generation_config", None))
-    return OpenModel(engine, ChatFormat(template, tokenizer, render_settings(config), ends), adapter)
+    return OpenModel(engine, ChatFormat(template, tokenizer, render_settings(config), ends), adapter, engine.model)
 
 
 def _open(
@@ -71,6 +73,7 @@ def _open(
     from tunesmith.inference.hf import HuggingFaceEngine
     from tunesmith.models.adapters import load_adapter
     from tunesmith.models.load import base_folder, load_model
+    from tunesmith.models.packed import pack
     from tunesmith.models.provenance import check_provenance
 
     def engine_of(model: Any) -> HuggingFaceEngine:
@@ -82,10 +85,15 @@ def _open(
             base_path=None if config.force_base else base_folder(model),
         )
 
-    live = _live_adapter(config) if keep_apart and model is None else None
+    if model is not None:  # may be trained again: its weights are not packed
+        return engine_of(model), None
+    live = _live_adapter(config) if keep_apart else None
     if live is None:
-        return engine_of(model if model is not None else load_model(config, tokenizer, trainable=False)), None
+        model = load_model(config, tokenizer, trainable=False)
+        pack(model)
+        return engine_of(model), None
     base = load_model(config.replace(adapter_name_or_path=[]), tokenizer, trainable=False)
+    pack(base)
     engine, name = engine_of(base), config.adapter_name_or_path[0]
     check_provenance(live, base_folder(base), force=config.force_base, below=[])
     try:

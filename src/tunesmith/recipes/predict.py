@@ -43,7 +43,6 @@ def run(config: RunConfig, *, model: Any = None, tokenizer: Any = None) -> dict[
     """
     from tunesmith.data.pipeline import prepare_prompts
     from tunesmith.inference.opening import open_model
-    from tunesmith.models.load import load_model
     from tunesmith.models.tokenizer import load_template_for, load_tokenizer
 
     if env.rank() != 0:
@@ -52,10 +51,9 @@ def run(config: RunConfig, *, model: Any = None, tokenizer: Any = None) -> dict[
     rows = prepare_prompts(config, tokenizer, load_template_for(config, tokenizer))
     if not rows:
         raise DataError([Problem("no rows to predict", "eval_dataset", "name a data set, or set val_size")])
-    if model is None:
-        model = load_model(config, tokenizer, trainable=False)
-    was_training = model.training
+    was_training = model is not None and model.training
     opened = open_model(config, batch_size=config.per_device_eval_batch_size, model=model, tokenizer=tokenizer)
+    model = opened.model
     prediction = Prediction(
         folder=Path(config.output_dir or "."),
         engine=opened.engine,
