@@ -77,7 +77,11 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     kinds: dict[str, dict[str, Any]] = {
         "a": {},
         "b": {"r": 8, "use_rslora": True},
-        "c": {"target_modules": "all-linear", "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"layers.1": 40}},
+        "c": {
+            "target_modules": "all-linear",
+            "rank_pattern": {"q_proj": 2},
+            "alpha_pattern": {"layers.1.self_attn.q_proj": 40},
+        },
         "d": {"lora_alpha": 3, "target_modules": ["gate_proj", "o_proj"]},
     }
     return {name: make_adapter(root / name, seed, **kind) for seed, (name, kind) in enumerate(kinds.items())}

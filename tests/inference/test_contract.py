@@ -222,7 +222,9 @@ def test_answers_of_a_request_differ_and_the_first_is_that_of_one(kind):
         assert isinstance(kind.make(), FakeEngine)
         return
     prompt, sampling = [5, 6, 7], replace(HOT, seed=11)
-    several = {c.index: c.token_ids for _, c in kind.make().generate([GenerationRequest(prompt, replace(sampling, n=4))])}
+    several = {
+        c.index: c.token_ids for _, c in kind.make().generate([GenerationRequest(prompt, replace(sampling, n=4))])
+    }
     assert len(set(several.values())) == 4
     assert several[0] == one(kind.make(), prompt, sampling).token_ids
 

@@ -106,9 +106,9 @@ def dying(echo, after):
 @pytest.mark.parametrize("torn", ["", '{"prompt": "hal'])
 def test_a_killed_run_goes_on(tmp_path, tiny_tokenizer, rows, echo, torn):
     with pytest.raises(KilledError):
-        prediction_of(tmp_path, tiny_tokenizer, FakeEngine(dying(echo, 37))).run(rows, seed=1, weights="w")
+        prediction_of(tmp_path, tiny_tokenizer, FakeEngine(dying(echo, 37), slots=2)).run(rows, seed=1, weights="w")
     done = len(lines(tmp_path))
-    assert done == 2 * 16
+    assert 0 < done < 37
     with (tmp_path / predict.ROWS_FILE).open("a") as handle:
         handle.write(torn)
     engine = FakeEngine(echo)

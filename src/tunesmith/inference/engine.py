@@ -5,8 +5,9 @@ A front end that serves many users talks to `runner.py`, which owns an engine in
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -21,6 +22,9 @@ FinishReason = Literal["stop", "length"]
 Constraint = Callable[[Sequence[int]], Any]
 """Given the answer so far, the tokens that may come next: a (V,) boolean tensor, a sequence of ids, or None for all.
 Nothing allowed ends the answer. One constraint serves all n answers, so what it remembers it finds by the ids given."""
+
+LOOKAHEAD = 8
+"""`generate` keeps this many requests a slot with the engine: enough to choose among, few enough to finish in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +249,7 @@ class Engine(Protocol):
         """
         ...
 
-    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Completion]]:
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[tuple[int, Completion]]:
         """Yields (index of the request, a completion) as answers finish, in any order; n answers give n pairs."""
         ...
 
@@ -270,6 +274,9 @@ class SteppedEngine:
         raise NotImplementedError
 
     def step(self) -> list[Delta]:
+        raise NotImplementedError
+
+    def stats(self) -> EngineStats:
         raise NotImplementedError
 
     @property
@@ -304,31 +311,34 @@ class SteppedEngine:
         finally:
             self._close_mail(request_id)
 
-    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Completion]]:
-        """Yields (index of the request, completion) as answers finish."""
-        ids: dict[int, int] = {}
-        try:
-            for place, request in enumerate(requests):
-                request_id = self.submit(request)
-                self._open_mail(request_id)
-                ids[request_id] = place
-            yield from self._collect(ids, sum(request.sampling.n for request in requests))
-        finally:
-            for request_id in ids:
-                self._close_mail(request_id)
-
-    def _collect(self, ids: dict[int, int], unfinished: int) -> Iterator[tuple[int, Completion]]:
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[tuple[int, Completion]]:
+        """Yields (index of the request, completion) as answers finish; requests are taken as they can be worked on."""
+        coming = enumerate(requests)
+        places: dict[int, int] = {}
         parts: dict[tuple[int, int], list[Delta]] = {}
-        while unfinished:
-            arrived = [delta for request_id in ids for delta in self._take_mail(request_id)]
-            for delta in arrived:
-                deltas = parts.setdefault((delta.request_id, delta.index), [])
-                deltas.append(delta)
-                if delta.finish_reason is not None:
-                    unfinished -= 1
-                    yield ids[delta.request_id], completion_of(deltas)
-            if not arrived:
+        n_left: dict[int, int] = {}
+        lookahead = LOOKAHEAD * self.stats().slots
+        try:
+            while True:
+                for place, request in itertools.islice(coming, lookahead - len(places)):
+                    request_id = self.submit(request)
+                    self._open_mail(request_id)
+                    places[request_id], n_left[request_id] = place, request.sampling.n
+                if not places:
+                    return
                 self._work()
+                for delta in [delta for request_id in places for delta in self._take_mail(request_id)]:
+                    parts.setdefault((delta.request_id, delta.index), []).append(delta)
+                    if delta.finish_reason is None:
+                        continue
+                    yield places[delta.request_id], completion_of(parts.pop((delta.request_id, delta.index)))
+                    n_left[delta.request_id] -= 1
+                    if not n_left[delta.request_id]:
+                        self._close_mail(delta.request_id)
+                        del places[delta.request_id]
+        finally:
+            for request_id in places:
+                self._close_mail(request_id)
 
     def _open_mail(self, request_id: int) -> deque[Delta]:
         self._mail = getattr(self, "_mail", {})

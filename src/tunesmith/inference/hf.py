@@ -43,7 +43,7 @@ class HuggingFaceEngine(SteppedEngine):
         decode: token ids to text; needed for stop texts only.
         limits: memory and sizes of a step; None: by the device.
         padded: True: padded batches even where the model could do without.
-        base_path: the folder of the base model, against which adapters' notes of their base are checked; None: no check.
+        base_path: folder of the base model, against which adapters' notes of their base are checked; None: no check.
 
     Attributes:
         model: as given.
@@ -178,6 +178,10 @@ class HuggingFaceEngine(SteppedEngine):
             cache_bytes=schedule.n_bytes,
         )
 
+    def forget_prefixes(self) -> None:
+        """Empties the prefix cache: for measurements, and to give its memory back."""
+        self._schedule.forget_all()
+
     # ---- adapters
 
     @property
@@ -222,5 +226,3 @@ class HuggingFaceEngine(SteppedEngine):
         self._hooks.prepare(adapter)
         self._forward.check(probe_sequence(PROBE_TOKENS, adapter))
         return adapter
-
-

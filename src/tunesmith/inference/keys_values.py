@@ -132,9 +132,7 @@ class PrefixCache:
         if not len(entry.ids) or entry.values.n_bytes > self.max_bytes:
             return
         self._entries = [
-            old
-            for old in self._entries
-            if old.key != entry.key or common_prefix(old.ids, entry.ids) < len(old.ids)
+            old for old in self._entries if old.key != entry.key or common_prefix(old.ids, entry.ids) < len(old.ids)
         ]
         self._entries.append(entry)
         self.shrink(self.max_bytes)

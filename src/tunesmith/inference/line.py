@@ -1,4 +1,4 @@
-"""A forward pass over pieces of many sequences laid end to end, each over its own cache. What goes in is hf.py's say."""
+"""A forward pass over pieces of many sequences laid end to end, each over its own cache. hf.py says what goes in."""
 
 from __future__ import annotations
 
@@ -113,7 +113,10 @@ class LineForward:
         """
         # Tokens of one adapter stand together: its part is one product for all of them.
         order = sorted(range(len(chunks)), key=lambda i: chunks[i].sequence.key or 0)
-        ids, positions, rows, spans = [], [], [], []
+        ids: list[np.ndarray] = []
+        positions: list[np.ndarray] = []
+        rows: list[_LineRow] = []
+        spans: list[Span] = []
         ends: dict[int, int] = {}
         place = 0
         for i in order:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tunesmith.core.errors import ModelError
 from tunesmith.inference.sequence import Chunk
 from tunesmith.inference.sequence import Sequence as Row
 from tunesmith.models.forward import base_model_of
@@ -90,7 +91,9 @@ class PaddedForward:
                 use_cache=True,
                 **self._last_only,
             )
-        self._cache = output.past_key_values
+        self._cache = getattr(output, "past_key_values", None)
+        if self._cache is None:
+            raise ModelError("this model gives back no cache of keys and values: Tunesmith cannot answer with it yet")
         return output.logits[:, -1]
 
     def check(self, sequence: Row) -> None:

@@ -9,7 +9,6 @@ import torch
 
 from tunesmith.inference.engine import GenerationRequest, SamplingParams, TokenLogprob
 
-
 _STRIDE = 0x9E3779B97F4A7C15
 """Far apart and odd: the answers of one request get seeds that another request is not likely to name."""
 

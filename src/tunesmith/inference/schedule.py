@@ -104,6 +104,10 @@ class Scheduler:
         self._cache.forget(key)
         self._dropped.add(key)
 
+    def forget_all(self) -> None:
+        """Nothing of earlier requests is used again."""
+        self._cache.shrink(0)
+
     def plan(self) -> list[Chunk]:
         """What the next forward pass sees; sequences begin here."""
         if not self._joins_midway:
@@ -163,7 +167,9 @@ class Scheduler:
         if not self._limits.prefix_cache:
             return False
         readers = (
-            row for row in self.running if row.key == sequence.key and row.n_cached < min(len(row.prompt), len(sequence.prompt))
+            row
+            for row in self.running
+            if row.key == sequence.key and row.n_cached < min(len(row.prompt), len(sequence.prompt))
         )
         return any(common_prefix(row.prompt, sequence.prompt) >= length + WORTH_WAITING for row in readers)
 

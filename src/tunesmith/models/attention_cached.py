@@ -28,7 +28,7 @@ class CachedRow(Protocol):
     end: int
 
     def extend(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Stores keys (Hkv, n, D) and values (Hkv, n, Dv) of the row's tokens; returns all (Hkv, L, D), (Hkv, L, Dv)."""
+        """Stores keys (Hkv, n, D) and values (Hkv, n, Dv) of the row; returns all, (Hkv, L, D) and (Hkv, L, Dv)."""
         ...
 
 

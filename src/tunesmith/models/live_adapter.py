@@ -23,6 +23,8 @@ from tunesmith.core.errors import ModelError
 _PREFIX = "base_model.model."
 _WEIGHT = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB])\.weight$")
 
+_INSTEAD = "name it alone in adapter_name_or_path at the start, or merge it with tunesmith export"
+
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
@@ -126,10 +128,7 @@ def load_live_adapter(name: str, path: Path, base: nn.Module, version: int) -> L
     settings = read_settings(path)
     reason = obstacle(settings)
     if reason:
-        raise ModelError(
-            f"adapter {path} cannot be served beside others: {reason}. Name it in adapter_name_or_path at the start "
-            "to serve it alone, or merge it with tunesmith export"
-        )
+        raise ModelError(f"adapter {path} cannot be served beside others: {reason}; {_INSTEAD}")
     weights = path / "adapter_model.safetensors"
     if not weights.is_file():
         raise ModelError(f"adapter {path} has no adapter_model.safetensors")
@@ -141,7 +140,7 @@ def load_live_adapter(name: str, path: Path, base: nn.Module, version: int) -> L
     for key, tensor in tensors.items():
         match = _WEIGHT.match(key.removeprefix(_PREFIX))
         if match is None:
-            raise ModelError(f"adapter {path} holds {key!r}, which is no part of a plain LoRA adapter")
+            raise ModelError(f"adapter {path} holds {key!r}, which cannot be served beside others; {_INSTEAD}")
         pairs.setdefault(match["module"], {})[match["part"]] = tensor
     if not pairs:
         raise ModelError(f"adapter {path} holds no weights")
@@ -152,7 +151,7 @@ def load_live_adapter(name: str, path: Path, base: nn.Module, version: int) -> L
         if target is None or set(pair) != {"A", "B"}:
             raise ModelError(f"adapter {path} does not fit this base model: it has weights for {module!r}")
         if target is base.get_output_embeddings() or target is base.get_input_embeddings():
-            raise ModelError(f"adapter {path} changes {module!r}, which cannot be served beside others; merge it")
+            raise ModelError(f"adapter {path} changes {module!r}, which cannot be served beside others; {_INSTEAD}")
         try:
             modules[module] = _low_rank(target, pair["A"], pair["B"], _scaling(settings, module, len(pair["A"])))
         except ModelError as error:
@@ -224,7 +223,7 @@ class AdapterHooks:
             if self._everywhere is None and len(x) != self._n_tokens:
                 raise ModelError(
                     f"module {name!r} sees {len(x)} of {self._n_tokens} tokens, so adapters on it cannot be served "
-                    "beside others; merge the adapter"
+                    f"beside others; {_INSTEAD}"
                 )
             flat = output.reshape(-1, output.shape[-1])
             for span in spans:

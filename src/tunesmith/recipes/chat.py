@@ -22,23 +22,14 @@ _logger = log.get_logger(__name__)
 
 def run(config: RunConfig) -> None:
     """Loads the model and talks until `exit`, the end of input, or Ctrl-C at the prompt."""
-    from tunesmith.inference.chat import ChatFormat, decode, render_settings
     from tunesmith.inference.engine import SamplingParams
-    from tunesmith.inference.hf import HuggingFaceEngine
-    from tunesmith.models.load import load_model
-    from tunesmith.models.tokenizer import end_token_ids, load_template_for, load_tokenizer
+    from tunesmith.inference.opening import open_model
 
-    tokenizer = load_tokenizer(config)
-    template = load_template_for(config, tokenizer)
-    model = load_model(config, tokenizer, trainable=False)
-    ends = end_token_ids(template, tokenizer, getattr(model, "generation_config", None))
-    engine = HuggingFaceEngine(
-        model, pad_token_id=tokenizer.pad_token_id, batch_size=1, decode=lambda ids: decode(tokenizer, ids, True)
-    )
+    opened = open_model(config, batch_size=1)
     seed = config.seed if "seed" in config.explicit else None
     Terminal(
-        engine=engine,
-        form=ChatFormat(template, tokenizer, render_settings(config), ends),
+        engine=opened.engine,
+        form=opened.form,
         sampling=SamplingParams.from_config(config, seed=seed),
         skip_special_tokens=config.skip_special_tokens,
     ).loop()

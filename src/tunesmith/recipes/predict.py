@@ -26,8 +26,6 @@ ROWS_FILE = "generated_predictions.jsonl"
 STATE_FILE = "generated_predictions.state.json"
 SCORES = "tunesmith.evaluation.metrics.text:score_pairs"
 """Evaluation stands beside the recipes, so it is named here, not imported."""
-WINDOW_BATCHES = 8
-"""Batches that are sorted by length together: what a kill can cost, against how little is padded."""
 LOG_STEPS = 5
 _logger = log.get_logger(__name__)
 
@@ -44,32 +42,24 @@ def run(config: RunConfig, *, model: Any = None, tokenizer: Any = None) -> dict[
         The metrics, as in `predict_results.json`; empty on all processes but the first.
     """
     from tunesmith.data.pipeline import prepare_prompts
-    from tunesmith.inference.chat import ChatFormat, decode, render_settings
-    from tunesmith.inference.hf import HuggingFaceEngine
+    from tunesmith.inference.opening import open_model
     from tunesmith.models.load import load_model
-    from tunesmith.models.tokenizer import end_token_ids, load_template_for, load_tokenizer
+    from tunesmith.models.tokenizer import load_template_for, load_tokenizer
 
     if env.rank() != 0:
         return {}
     tokenizer = tokenizer or load_tokenizer(config)
-    template = load_template_for(config, tokenizer)
-    rows = prepare_prompts(config, tokenizer, template)
+    rows = prepare_prompts(config, tokenizer, load_template_for(config, tokenizer))
     if not rows:
         raise DataError([Problem("no rows to predict", "eval_dataset", "name a data set, or set val_size")])
     if model is None:
         model = load_model(config, tokenizer, trainable=False)
     was_training = model.training
-    ends = end_token_ids(template, tokenizer, getattr(model, "generation_config", None))
-    engine = HuggingFaceEngine(
-        model,
-        pad_token_id=tokenizer.pad_token_id,
-        batch_size=config.per_device_eval_batch_size,
-        decode=lambda ids: decode(tokenizer, ids, True),
-    )
+    opened = open_model(config, batch_size=config.per_device_eval_batch_size, model=model, tokenizer=tokenizer)
     prediction = Prediction(
         folder=Path(config.output_dir or "."),
-        engine=engine,
-        form=ChatFormat(template, tokenizer, render_settings(config), ends),
+        engine=opened.engine,
+        form=opened.form,
         sampling=_sampling(config),
         batch_size=config.per_device_eval_batch_size,
         skip_special_tokens=config.skip_special_tokens,
@@ -164,25 +154,23 @@ class Prediction:
         return len(whole)
 
     def _ordered(self, rows: Sequence[PromptRow], seed: int) -> Iterator[tuple[int, str]]:
-        """Yields (index, text) in input order; within a window rows are made by length."""
+        """Yields (index, text) in input order; rows that finish early wait for those before them."""
         from tunesmith.inference.engine import GenerationRequest
 
-        size = self.batch_size * WINDOW_BATCHES
-        for start in range(self._written, len(rows), size):
-            window = range(start, min(start + size, len(rows)))
-            requests = [
-                GenerationRequest(rows[i].input_ids, replace(self.sampling, seed=seed + i), self.form.end_token_ids)
-                for i in window
-            ]
-            waiting: dict[int, str] = {}
-            upcoming = start
-            for offset, completion in self.engine.generate(requests):
-                waiting[start + offset] = self.form.text_of(
-                    completion, skip_special_tokens=self.skip_special_tokens, stop=self.sampling.stop
-                )
-                while upcoming in waiting:
-                    yield upcoming, waiting.pop(upcoming)
-                    upcoming += 1
+        begin = self._written
+        requests = (
+            GenerationRequest(rows[i].input_ids, replace(self.sampling, seed=seed + i), self.form.end_token_ids)
+            for i in range(begin, len(rows))
+        )
+        waiting: dict[int, str] = {}
+        upcoming = begin
+        for offset, completion in self.engine.generate(requests):
+            waiting[begin + offset] = self.form.text_of(
+                completion, skip_special_tokens=self.skip_special_tokens, stop=self.sampling.stop
+            )
+            while upcoming in waiting:
+                yield upcoming, waiting.pop(upcoming)
+                upcoming += 1
 
     def _log(self, total: int, started: float) -> None:
         """A line of trainer_log.jsonl every five batches and at the end."""
