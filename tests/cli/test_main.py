@@ -35,10 +35,11 @@ class Recorder:
             "export": ["run"],
             "chat": ["run"],
             "data": ["preview", "check"],
+            "tunesmith.serving.app": ["run"],
         }.items():
-            module = ModuleType(f"tunesmith.recipes.{name}")
+            module = ModuleType(name if "." in name else f"tunesmith.recipes.{name}")
             for function in functions:
-                setattr(module, function, self._noting(f"{name}.{function}"))
+                setattr(module, function, self._noting(f"{name.removeprefix('tunesmith.')}.{function}"))
             monkeypatch.setitem(sys.modules, module.__name__, module)
 
     def _noting(self, label: str):
@@ -83,7 +84,7 @@ def test_unknown_commands(capsys, word: str, hint: str) -> None:
     assert f"did you mean {hint}?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["api", "webchat", "webui", "eval"])
+@pytest.mark.parametrize("name", ["webchat", "webui", "eval"])
 def test_commands_that_come_later(capsys, name: str) -> None:
     assert main([name, "--model_name_or_path", "m"]) == 2
     assert "not built yet" in capsys.readouterr().err
@@ -124,11 +125,12 @@ def test_train_trains_then_predicts(recipes: Recorder) -> None:
 
 def test_other_commands_hand_over(recipes: Recorder) -> None:
     assert main(["chat", "run.yaml"]) == 0
+    assert main(["api", "run.yaml"]) == 0
     assert main(["export", "run.yaml", "--export_dir", "merged"]) == 0
     assert main(["data", "preview", "run.yaml"]) == 0
     assert main(["data", "check", "run.yaml", "do_train=false"]) == 0
-    assert recipes.labels == ["chat.run", "export.run", "data.preview", "data.check"]
-    assert [config.command for _, config in recipes.calls] == ["chat", "export", "data", "data"]
+    assert recipes.labels == ["chat.run", "serving.app.run", "export.run", "data.preview", "data.check"]
+    assert [config.command for _, config in recipes.calls] == ["chat", "api", "export", "data", "data"]
 
 
 def test_data_wants_to_know_what(capsys) -> None:

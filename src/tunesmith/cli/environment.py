@@ -12,7 +12,17 @@ from pathlib import Path
 from tunesmith import __version__
 from tunesmith.core import env, lazy
 
-_CORE = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "safetensors", "huggingface-hub")
+_CORE = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "accelerate",
+    "peft",
+    "safetensors",
+    "huggingface-hub",
+    "fastapi",
+)
 _OPTIONAL = (
     "bitsandbytes",
     "deepspeed",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.types import ToolCall
@@ -38,7 +38,11 @@ class Vocabulary:
         self.end_ids = tuple(end_ids)
         self.size = len(tokenizer)
 
-    @cached_property
+    def prepare(self) -> None:
+        """Makes the tables now, so that the engine need not wait for them between two steps."""
+        _ = self.by_id, self.safe_ids, self.mixed_tokens, self.all_tokens
+
+    @functools.cached_property
     def _tokens(self) -> list[tuple[int, bytes]]:
         special = set(self._tokenizer.all_special_ids) | set(self.end_ids)
         special |= {i for i, token in self._tokenizer.added_tokens_decoder.items() if token.special}
@@ -50,27 +54,27 @@ class Vocabulary:
                 found.append((token_id, text))
         return found
 
-    @cached_property
+    @functools.cached_property
     def _is_byte_level(self) -> bool:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         return backend is not None and "ByteLevel" in str(json.loads(backend.to_str()).get("decoder"))
 
-    @cached_property
+    @functools.cached_property
     def safe_ids(self) -> list[int]:
         """Tokens that may stand inside a JSON string as they are."""
         return [token_id for token_id, text in self._tokens if SAFE.issuperset(text)]
 
-    @cached_property
+    @functools.cached_property
     def all_tokens(self) -> TokenTrie:
         """Every token."""
         return TokenTrie(self._tokens)
 
-    @cached_property
+    @functools.cached_property
     def mixed_tokens(self) -> TokenTrie:
         """Those that may not."""
         return TokenTrie([(token_id, text) for token_id, text in self._tokens if not SAFE.issuperset(text)])
 
-    @cached_property
+    @functools.cached_property
     def by_id(self) -> Mapping[int, bytes]:
         """Bytes of a token."""
         return dict(self._tokens)
@@ -87,6 +91,7 @@ def _sentencepiece(name: str) -> bytes:
     return bytes.fromhex(match.group(1)) if match else name.replace("\u2581", " ").encode()
 
 
+@functools.cache
 def _byte_table() -> dict[str, int]:
     """GPT-2's visible characters for bytes: printable ones stand for themselves, the others begin at U+0100."""
     shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -159,6 +164,8 @@ def constraint_of(
     demands_json = wanted is not None and wanted.type != "text"
     if demands_json and asked.tools is not None:
         raise not_supported("response_format", "JSON and tools in one request are not built; send tool_choice: none")
+    if must_call or demands_json:
+        vocabulary.prepare()
     if must_call:
         assert asked.tools is not None
         name = choice.function.name if isinstance(choice, ToolChoiceIn) else None

@@ -1,0 +1,131 @@
+"""`tunesmith api` as a process on the real 135M model: the tutorials' calls as printed, JSON, tools, a clean end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+MODEL = "smollm2-135m"
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather in a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and its address, which it says itself."""
+    command = [sys.executable, "-m", "tunesmith", "api", "--model_name_or_path", MODEL, "--template", "smollm2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "API_PORT": "0"})
+    assert process.stderr
+    for line in process.stderr:
+        found = re.search(r"serving on http://127\.0\.0\.1:(\d+)", line)
+        if found:
+            yield process, found.group(1)
+            break
+    else:
+        pytest.fail("the server did not start")
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def client(server: tuple[subprocess.Popen[str], str]) -> openai.OpenAI:
+    # as tutorials print it: http://0.0.0.0, and a key that nobody asks for
+    return openai.OpenAI(api_key="0", base_url=f"http://0.0.0.0:{server[1]}/v1", timeout=300)
+
+
+def test_the_tutorials_client_call(client: openai.OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "Who are you?"}]
+    result = client.chat.completions.create(messages=messages, model=MODEL, max_tokens=16)
+    assert result.choices[0].message.content
+
+
+def test_the_tutorials_curl_call(server: tuple[subprocess.Popen[str], str]) -> None:
+    body = """{
+      "model": "smollm2-135m",
+      "messages": [
+        {"role": "system", "content": "你是Qwen，由阿里云创建。你是一个乐于助人的助手。"},
+        {"role": "user", "content": "你是谁？"}
+      ],
+      "temperature": 0.7,
+      "top_p": 0.8,
+      "repetition_penalty": 1.05,
+      "max_tokens": 16
+    }"""
+    url = f"http://localhost:{server[1]}/v1/chat/completions"
+    command = ["curl", "-sS", url, "-H", "Content-Type: application/json", "-d", body]
+    answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+    assert answer["usage"]["completion_tokens"] <= 16
+
+
+def test_a_stream_is_the_whole_answer(client: openai.OpenAI) -> None:
+    asked: Any = {"messages": [{"role": "user", "content": "Count to five."}], "model": MODEL, "max_tokens": 20}
+    whole = client.chat.completions.create(**asked, temperature=0).choices[0].message.content
+    chunks = client.chat.completions.create(**asked, temperature=0, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole
+
+
+def test_json_by_schema_at_a_high_temperature(client: openai.OpenAI) -> None:
+    """A model of this size writes no JSON by itself at temperature 2; the grammar makes it."""
+    properties = {"name": {"enum": ["Ann", "Bob"]}, "age": {"type": "integer"}, "is_tall": {"type": "boolean"}}
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    wanted: Any = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
+    answer = client.chat.completions.create(
+        messages=[{"role": "user", "content": "A person."}],
+        model=MODEL,
+        temperature=2,
+        top_p=1,
+        n=3,
+        seed=1,
+        max_tokens=200,
+        response_format=wanted,
+    )
+    for choice in answer.choices:
+        assert choice.finish_reason == "stop"
+        value = json.loads(choice.message.content or "")
+        assert set(value) == set(properties)
+        assert isinstance(value["age"], int)
+
+
+def test_a_call_that_is_demanded(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        messages=[{"role": "user", "content": "What is the weather in Paris?"}],
+        model=MODEL,
+        temperature=0,
+        max_tokens=100,
+        tools=[WEATHER],  # type: ignore[list-item]
+        tool_choice="required",
+    )
+    assert answer.choices[0].finish_reason == "tool_calls"
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert call.function.name == "weather"
+    assert set(json.loads(call.function.arguments)) == {"city"}
+
+
+def test_sigterm_ends_it_with_its_number(server: tuple[subprocess.Popen[str], str], client: openai.OpenAI) -> None:
+    process, _ = server
+    chunks = client.chat.completions.create(
+        messages=[{"role": "user", "content": "Tell me a story."}], model=MODEL, max_tokens=12, stream=True
+    )
+    next(chunks)
+    process.send_signal(signal.SIGTERM)
+    assert [chunk.choices[0].finish_reason for chunk in chunks][-1] in ("length", "stop")
+    assert process.wait(60) == 128 + signal.SIGTERM
