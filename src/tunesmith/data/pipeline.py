@@ -130,8 +130,6 @@ def find_specs(config: RunConfig, names: Sequence[str]) -> list[DatasetSpec]:
     Raises:
         DataError: every data set that cannot be used, at once.
     """
-    if config.stage != "sft":
-        raise DataError([Problem(f"data for stage {config.stage} is not built yet", "stage", "stage: sft is")])
     specs = [settle(spec) for spec in resolve(tuple(names), config.dataset_dir)] if names else []
     problems = [problem for spec in specs for problem in stage_problems(spec, config.stage)]
     if problems:
@@ -145,6 +143,8 @@ def load_datasets(config: RunConfig, encoder: Encoder, names: Sequence[str]) -> 
     Raises:
         DataError: data sets that do not exist, cannot be read, or do not fit the stage.
     """
+    if config.stage != "sft":
+        raise DataError([Problem(f"training data of stage {config.stage} is not built yet", "stage", "stage: sft is")])
     specs = find_specs(config, names)
     if not specs:
         return []
@@ -199,8 +199,7 @@ def _tokenize_fresh(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> D
             rows = tokenize(encoder, conversations, rendered)
             kept = [row for row in rows if is_trained(row) or _book_untrained(row, report)]
             part = builder.add(kept)
-            report.keep(part)
-            report.open_answers += part.n_open(ends)
+            report.keep(part, ends)
             report.lost_headers += n_lost_headers(kept)
             advance(len(batch))
     return builder.build(), report

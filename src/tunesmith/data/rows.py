@@ -108,10 +108,10 @@ class TokenizedRows(Sequence[TokenizedRow]):
         """File and row number of one row."""
         return Source(self.files[self.file_index[index]], int(self.numbers[index]))
 
-    def n_open(self, ends: frozenset[int], window: int = 4) -> int:
-        """Rows with a trained stretch that no end token closes (blanks may follow it, within `window` tokens)."""
+    def open_rows(self, ends: frozenset[int], window: int = 4) -> Array:
+        """Indices of rows with a trained stretch that no end token closes (blanks may follow, `window` tokens in all)."""
         if not len(self) or not ends:
-            return 0
+            return np.zeros(0, dtype=np.int64)
         labels = np.where(self.trained, self.ids, IGNORE_INDEX).astype(np.int64)
         labels[self.odd[:, 0]] = self.odd[:, 1]
         carries = labels != IGNORE_INDEX
@@ -123,7 +123,7 @@ class TokenizedRows(Sequence[TokenizedRow]):
             closed = is_end | (np.append(False, closed[:-1]) & carries)
         stops = np.flatnonzero(carries & ~followed)
         open_stops = stops[~closed[stops]]
-        return len(np.unique(np.searchsorted(self.offsets, open_stops, side="right")))
+        return np.unique(np.searchsorted(self.offsets, open_stops, side="right")) - 1
 
     def take(self, indices: Sequence[int] | Array) -> TokenizedRows:
         """The rows at `indices`, in that order."""
