@@ -123,14 +123,14 @@ def find_repeats(texts: Texts) -> tuple[Matches, Matches]:
     The same row of a file, drawn twice by `num_samples`, repeats nothing.
     """
     exact, near = Matches(), Matches()
-    seen: dict[bytes, Source] = {}
+    seen: dict[bytes, int] = {}
     repeated = set()
     for index, (whole, source) in enumerate(zip(texts.wholes, texts.sources, strict=True)):
-        first = seen.setdefault(whole, source)
-        if first is not source:
+        first = seen.setdefault(whole, index)
+        if first != index:
             repeated.add(index)
-            if first != source:
-                exact.add(Pair(source, first))
+            if texts.sources[first] != source:
+                exact.add(Pair(source, texts.sources[first]))
     for index, like, share in texts.sketches.repeats():
         if index not in repeated:
             near.add(Pair(texts.sources[index], texts.sources[like], share))
