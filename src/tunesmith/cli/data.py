@@ -13,6 +13,7 @@ from tunesmith.core.lazy import nearest
 if TYPE_CHECKING:
     from tunesmith.data.checks.result import CheckResult
 
+_LAYOUTS = ("alpaca", "sharegpt", "openai")
 _OPTIONS = """\
 words of its own, beside the keys below:
   preview CONFIG [--row N] [--ids]       the first rows of each data set, or row N; with the id of each token
@@ -80,9 +81,21 @@ def _checked(words: list[str]) -> CheckResult:
 
 
 def _convert(words: list[str]) -> None:
+    layout = _take_value(words, "--to") or "openai"
+    overwrite = _take_switch(words, "--overwrite") or (_take_value(words, "--overwrite") or "false").lower() == "true"
+    if len(words) < 2 or any(word.startswith("-") for word in words[:2]):
+        raise TunesmithError("write tunesmith data convert INPUT OUTPUT to=alpaca (or sharegpt, openai)")
+    if layout not in _LAYOUTS:
+        near = nearest(layout, _LAYOUTS)
+        raise TunesmithError(f"to={layout}: {f'did you mean {near}? ' if near else ''}one of {', '.join(_LAYOUTS)}")
+    from tunesmith.config.build import Checks
+    from tunesmith.config.load import load_config
+
+    given, output, *rest = words
+    config = load_config([*rest, f"dataset={given}"], "data", Checks(rules=False))
     from tunesmith.recipes.convert import convert_file
 
-    print(convert_file(words))
+    print(convert_file(config, output, layout, overwrite=overwrite))
 
 
 def _take_switch(words: list[str], name: str) -> bool:
@@ -93,7 +106,7 @@ def _take_switch(words: list[str], name: str) -> bool:
 
 
 def _take_value(words: list[str], name: str) -> str | None:
-    """What follows an option, or its `=`; both are taken out."""
+    """What follows an option, or its `=` (the dashes may be missing then); both are taken out."""
     for place, word in enumerate(words):
         if word == name:
             if place + 1 == len(words):
@@ -101,7 +114,7 @@ def _take_value(words: list[str], name: str) -> str | None:
             value = words[place + 1]
             del words[place : place + 2]
             return value
-        if word.startswith(f"{name}="):
+        if word.startswith((f"{name}=", f"{name.removeprefix('--')}=")):
             del words[place]
             return word.partition("=")[2]
     return None

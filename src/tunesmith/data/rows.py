@@ -109,7 +109,7 @@ class TokenizedRows(Sequence[TokenizedRow]):
         return Source(self.files[self.file_index[index]], int(self.numbers[index]))
 
     def open_rows(self, ends: frozenset[int], window: int = 4) -> Array:
-        """Indices of rows with a trained stretch that no end token closes (blanks may follow, `window` tokens in all)."""
+        """Indices of rows with a trained stretch without an end token among its last `window` tokens."""
         if not len(self) or not ends:
             return np.zeros(0, dtype=np.int64)
         labels = np.where(self.trained, self.ids, IGNORE_INDEX).astype(np.int64)

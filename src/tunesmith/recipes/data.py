@@ -38,7 +38,9 @@ def check(config: RunConfig, png: str | None = None) -> CheckResult:
             drawn = plot_lengths(sets, result.cutoff_len, path.expanduser())
         except OSError as error:
             place = "--png" if png else "output_dir"
-            raise DataError([Problem(f"the picture cannot be written: {error}", place, "name another place")]) from error
+            raise DataError(
+                [Problem(f"the picture cannot be written: {error}", place, "name another place")]
+            ) from error
         result.picture = str(drawn) if drawn else None
     return result
 

@@ -50,7 +50,7 @@ class Part:
     tokens: TokenizedRow
 
 
-def preview(config: RunConfig, choice: Choice = Choice()) -> None:  # noqa: B008 - frozen
+def preview(config: RunConfig, choice: Choice = Choice()) -> None:
     """Shows rows of each data set, rendered and tokenized.
 
     Raises:
@@ -168,7 +168,7 @@ class Screen:
     def legend(self) -> None:
         """Says how trained text is told apart."""
         if self.console:
-            self.console.print("[bold green]green[/] is trained, [bright_black]grey[/] is only read; labels are the same")
+            self.console.print("[bold green]green[/] is trained, [bright_black]grey[/] is only read")
         else:
             self.note(f"{'...'.join(MARKS)} is trained, the rest is only read")
 

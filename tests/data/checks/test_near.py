@@ -52,7 +52,9 @@ def test_near_duplicates_are_found_and_others_are_not():
     assert match[:2] == (50, 7)
     assert 0.8 <= match[2] < 1
     chinese = "珠江三角洲位于广东省中南部，是中国经济最发达、人口最密集的地区之一，由珠江水系冲积而成。"
-    (match,) = sketches(chinese, "长江是亚洲最长的河流，发源于青藏高原，流经十一个省市。", chinese.replace("广东", "粤")).repeats()
+    (match,) = sketches(
+        chinese, "长江是亚洲最长的河流，发源于青藏高原，流经十一个省市。", chinese.replace("广东", "粤")
+    ).repeats()
     assert match[:2] == (2, 0)
 
 

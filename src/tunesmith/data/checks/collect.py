@@ -62,7 +62,10 @@ def _tokenized(spec: DatasetSpec, role: Role, encoder: Encoder, config: RunConfi
     found = DatasetCheck(role, spec.formatting, report, lengths=rows.lengths)
     if len(rows):
         found.longest = rows.source(int(np.argmax(rows.lengths)))
-    kept = {(rows.files[place], number) for place, number in zip(rows.file_index.tolist(), rows.numbers.tolist(), strict=True)}
+    kept = {
+        (rows.files[place], number)
+        for place, number in zip(rows.file_index.tolist(), rows.numbers.tolist(), strict=True)
+    }
     with progress(f"reading {spec.name}") as advance:
         for example in _converted(spec, config):
             if example.source and (example.source.file, example.source.row) in kept:
@@ -111,7 +114,9 @@ def _judge(row: Measured, found: DatasetCheck) -> None:
 def _problems(reports: list[DatasetReport], config: RunConfig) -> list[Problem]:
     """What would stop training on this data."""
     problems = [
-        Problem("no row of it can be used", f"dataset {report.name}", "mend the rows") for report in reports if not report.kept
+        Problem("no row of it can be used", f"dataset {report.name}", "mend the rows")
+        for report in reports
+        if not report.kept
     ]
     if config.skip_bad_rows:
         return problems

@@ -92,8 +92,8 @@ class PairHealth:
             yield f"{self.contradictions} pairs stand the other way round in an earlier row: they cancel each other"
         chosen, rejected = self.means
         longer, shorter = max(chosen, rejected), min(chosen, rejected)
-        name, share = ("chosen", self.chosen_longer) if chosen >= rejected else ("rejected", self.rejected_longer)
-        share /= max(self.pairs, 1)
+        name, count = ("chosen", self.chosen_longer) if chosen >= rejected else ("rejected", self.rejected_longer)
+        share = count / max(self.pairs, 1)
         if self.pairs >= FEWEST_PAIRS and (share >= LONGER_SHARE or longer >= LONGER_MEAN * max(shorter, 1)):
             yield (
                 f"{name} answers are the longer ones in {share:.0%} of the pairs (mean {chosen:.0f} tokens chosen, "

@@ -12,6 +12,7 @@ import numpy as np
 Array = Any
 _BARS = 12
 _MOST_PLOTS = 6
+_COLUMNS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def plot_lengths(sets: Sequence[tuple[str, Array]], cutoff_len: int, path: Path)
 
     figure = Figure(figsize=(8, 0.8 + 2.4 * len(drawn)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(drawn), 1, squeeze=False)[:, 0]
+    panels: Any = figure.subplots(len(drawn), 1, squeeze=False)[:, 0]
     for axes, (name, values) in zip(panels, drawn, strict=True):
         _draw(axes, name, values, cutoff_len)
     panels[-1].set_xlabel("tokens of a row")
@@ -103,7 +104,8 @@ def plot_lengths(sets: Sequence[tuple[str, Array]], cutoff_len: int, path: Path)
 
 def _draw(axes: Any, name: str, values: Array, cutoff_len: int) -> None:
     top = int(values.max())
-    axes.hist(values, bins=min(50, max(top, 2)), range=(0, top + 1), color="#14507a")
+    step = -(-top // _COLUMNS)  # whole tokens, or columns would differ in how many lengths they hold
+    axes.hist(values, bins=np.arange(0.5, top + step + 0.5, step), color="#14507a")
     middle = float(np.median(values))
     axes.axvline(middle, color="#d1782a", linewidth=1.4, label=f"median {middle:,.0f}")
     if cutoff_len <= 1.5 * top:

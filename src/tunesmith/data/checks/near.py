@@ -49,7 +49,7 @@ def shingles(text: str) -> Array:
     is_dense = 2 * int((points >= _FIRST_DENSE).sum()) > len(points)
     size = min(_DENSE if is_dense else _SPACED, len(points))
     count = len(points) - size + 1
-    hashes = np.full(count, size, dtype=np.uint64)
+    hashes: Array = np.full(count, size, dtype=np.uint64)
     for place in range(size):
         hashes += points[place : place + count].astype(np.uint64) * _POWERS[place]
     return np.unique(_mixed(hashes))
@@ -116,14 +116,14 @@ class Sketches:
 
 def _earlier_rows(table: Array) -> Array:
     """Pairs (row, earlier row) that share a bucket, sorted: with the first ones of the bucket, and the one before."""
-    found = [np.zeros((0, 2), dtype=np.int64)]
+    found: list[Array] = [np.zeros((0, 2), dtype=np.int64)]
     for keys in table.T:
         order = np.argsort(keys, kind="stable")
         order = order[keys[order] != _EMPTY]
         if len(order) < 2:
             continue
         ordered = keys[order]
-        starts = np.searchsorted(ordered, ordered, side="left")
+        starts: Array = np.searchsorted(ordered, ordered, side="left")
         places = np.arange(len(order))
         for step in range(CANDIDATES):
             valid = starts + step < places
@@ -135,11 +135,12 @@ def _earlier_rows(table: Array) -> Array:
 
 def _rows_of_other(table: Array, other: Array) -> Array:
     """Pairs (row, row of the other table) that share a bucket, sorted."""
-    found = [np.zeros((0, 2), dtype=np.int64)]
+    found: list[Array] = [np.zeros((0, 2), dtype=np.int64)]
     for keys, theirs in zip(table.T, other.T, strict=True):
         order = np.argsort(theirs, kind="stable")
         ordered = theirs[order]
-        starts, stops = (np.searchsorted(ordered, keys, side=side) for side in ("left", "right"))
+        starts: Array = np.searchsorted(ordered, keys, side="left")
+        stops: Array = np.searchsorted(ordered, keys, side="right")
         for step in range(CANDIDATES):
             valid = np.flatnonzero((starts + step < stops) & (keys != _EMPTY))
             found.append(np.stack([valid, order[(starts + step)[valid]]], axis=1))

@@ -25,7 +25,7 @@ def lines(result: CheckResult) -> Iterator[str]:
     """The whole report; the problems themselves come after it, as an error."""
     yield f"stage {result.stage}, template {result.template}, cutoff_len {result.cutoff_len:,}"
     if result.not_built:
-        yield f"{result.not_built} is not built yet: the data is checked, it cannot be trained on"
+        yield f"{result.not_built} is not built yet: the data is checked, tunesmith train refuses the stage"
     for dataset in result.datasets:
         yield ""
         yield from _dataset(dataset, result.cutoff_len)
@@ -40,7 +40,17 @@ def lines(result: CheckResult) -> Iterator[str]:
     warnings = result.warnings()
     yield from (f"warning: {line}" for line in warnings)
     if not result.problems:
-        yield f"nothing stops training on this data{f'; {len(warnings)} warnings are above' if warnings else ''}"
+        above = f"; {len(warnings)} warning{'s' if len(warnings) > 1 else ''} above" if warnings else ""
+        yield (
+            f"the data fits stage {result.stage}, every row can be used{above}"
+            if not left_out(result)
+            else (f"the data fits stage {result.stage}, but for the rows that are left out{above}")
+        )
+
+
+def left_out(result: CheckResult) -> int:
+    """Rows that cannot be used, which the configuration lets go."""
+    return sum(dataset.report.rejected for dataset in result.datasets)
 
 
 def _dataset(found: DatasetCheck, cutoff_len: int) -> Iterator[str]:
