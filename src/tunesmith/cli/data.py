@@ -14,19 +14,11 @@ if TYPE_CHECKING:
     from tunesmith.data.checks.result import CheckResult
 
 _LAYOUTS = ("alpaca", "sharegpt", "openai")
-_OPTIONS = """\
-words of its own, beside the keys below:
-  preview CONFIG [--row N] [--ids]       the first rows of each data set, or row N; with the id of each token
-  check CONFIG [--json] [--png FILE]     every row; as one JSON object; with the lengths drawn into FILE
-  convert INPUT OUTPUT [to=alpaca|sharegpt|openai] [overwrite=true]
-                                         a data set in another layout; needs no model
-"""
 
 
 def main(words: Sequence[str]) -> None:
     """Shows rows as the model would see them, reads every row and reports, or writes rows in another layout."""
     if wants_help("data", words):
-        print(f"\n{_OPTIONS}", end="")
         return
     actions: dict[str, Callable[[list[str]], None]] = {"preview": _preview, "check": _check, "convert": _convert}
     action, *rest = words or [""]
@@ -45,9 +37,9 @@ def _preview(words: list[str]) -> None:
     from tunesmith.config.load import load_config
 
     config = load_config(words, "data")
-    from tunesmith.recipes.preview import Choice, preview
+    from tunesmith.recipes.preview import preview
 
-    preview(config, Choice(row=int(row) if row else None, ids=ids))
+    preview(config, int(row) if row else None, ids=ids)
 
 
 def _check(words: list[str]) -> None:

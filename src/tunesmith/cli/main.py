@@ -34,7 +34,8 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   train      fine-tune, evaluate, predict: what do_train, do_eval and do_predict say
   chat       talk to a model in the terminal
   export     merge an adapter into its base model and write it out
-  data       preview CONFIG shows rows as the model sees them; check CONFIG reads every row
+  data       preview CONFIG shows rows as the model sees them; check CONFIG reads every row;
+             convert INPUT OUTPUT writes rows in another layout
 
   explain    explain KEY [CONFIG]: what a key does, and its value in a file
   schema     schema [FILE]: a JSON Schema of the configuration, for editors

@@ -25,19 +25,6 @@ _RULE_WIDTH = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Which rows are shown, and how.
-
-    Attributes:
-        row: number of the only row, as the file counts; None: the first three.
-        ids: token ids beside the text.
-    """
-
-    row: int | None = None
-    ids: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Part:
     """One sequence of a row that the model reads.
 
@@ -50,8 +37,13 @@ class Part:
     tokens: TokenizedRow
 
 
-def preview(config: RunConfig, choice: Choice = Choice()) -> None:
+def preview(config: RunConfig, row: int | None = None, *, ids: bool = False) -> None:
     """Shows rows of each data set, rendered and tokenized.
+
+    Args:
+        config: for the command `data`.
+        row: number of the only row, as the file counts; None: the first three.
+        ids: token ids beside the text.
 
     Raises:
         DataError: a data set cannot be used, none of the rows can, or there is no such row.
@@ -60,20 +52,20 @@ def preview(config: RunConfig, choice: Choice = Choice()) -> None:
 
     names = require_names(config)
     encoder = load_encoder(config)
-    screen = Screen(encoder.tokenizer, choice.ids)
+    screen = Screen(encoder.tokenizer, ids)
     screen.legend()
-    found = [_preview_set(spec, config, encoder, choice, screen) for spec in find_specs(config, names)]
-    if choice.row is not None and not any(found):
-        raise DataError([Problem(f"no data set has a row {choice.row}", "--row", "rows count from 1; in JSONL, lines")])
+    found = [_preview_set(spec, config, encoder, row, screen) for spec in find_specs(config, names)]
+    if row is not None and not any(found):
+        raise DataError([Problem(f"no data set has a row {row}", "--row", "rows count from 1; in JSONL, lines")])
 
 
-def _preview_set(spec: DatasetSpec, config: RunConfig, encoder: Encoder, choice: Choice, screen: Screen) -> bool:
+def _preview_set(spec: DatasetSpec, config: RunConfig, encoder: Encoder, only: int | None, screen: Screen) -> bool:
     """Shows the rows of one data set; False where there was none to show."""
     from tunesmith.data.report import DatasetReport, raise_rejects
 
     report = DatasetReport(spec.name, path=str(spec.path))
     shown = 0
-    for example in _chosen(spec, config, choice, report):
+    for example in _chosen(spec, config, only, report):
         shown += _show(example, encoder, screen, report)
     for entry in report.rejects:
         screen.note(f"rejected: {entry.problem()}")
@@ -82,17 +74,17 @@ def _preview_set(spec: DatasetSpec, config: RunConfig, encoder: Encoder, choice:
     return bool(shown)
 
 
-def _chosen(spec: DatasetSpec, config: RunConfig, choice: Choice, report: DatasetReport) -> Iterator[Example]:
+def _chosen(spec: DatasetSpec, config: RunConfig, only: int | None, report: DatasetReport) -> Iterator[Example]:
     """The first rows, or the one that was asked for; rows that are passed over are not booked."""
     from tunesmith.data.examples import read_examples, select_rows
     from tunesmith.data.formats import RowError, convert
     from tunesmith.data.report import Reject
 
-    if choice.row is None:
+    if only is None:
         yield from islice(read_examples(spec, config.stage, config.max_samples, config.seed, report), _COUNT)
         return
     for row in select_rows(spec, config.max_samples, config.seed):
-        if row.source.row != choice.row:
+        if row.source.row != only:
             continue
         report.read += 1
         if row.value is None:
