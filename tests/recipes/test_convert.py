@@ -137,7 +137,7 @@ def test_outputs_that_are_in_the_way_or_of_another_type(change, tmp_path):
     assert json.loads(lines.read_text())["conversations"][0] == {"from": "human", "value": "q"}
     with pytest.raises(DataError, match="the file exists"):
         convert_file(config, str(lines), "sharegpt")
-    with pytest.raises(DataError, match="cannot write"):
+    with pytest.raises(DataError, match=r"a \.csv file is not written"):
         convert_file(config, str(tmp_path / "out.csv"), "sharegpt")
     (tmp_path / "plain.txt").write_text("a text")
     with pytest.raises(DataError, match="plain texts"):

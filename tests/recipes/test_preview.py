@@ -34,6 +34,10 @@ def test_one_row_with_its_ids(configure, capsys, tiny_tokenizer):
     table = [line.split() for line in shown.splitlines()]
     assert [str(end), str(end), "'<|im_end|>'"] in [words[1:] for words in table]
     assert [str(end), "'<|im_end|>'"] in [words[1:] for words in table]
+    preview(configure([answer("家")], name="other.jsonl"), ids=True)
+    shown = capsys.readouterr().out
+    assert shown.count("  ...\n") == 2
+    assert "  '家'\n" in shown
     with pytest.raises(DataError, match="row 3, column output: null"):
         preview(config, 3)
     with pytest.raises(DataError, match="no data set has a row 9"):

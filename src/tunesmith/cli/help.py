@@ -26,7 +26,7 @@ _LATER = ("api", "webchat", "eval")
 _PLACES = {"data": "data preview | check | convert"}
 _OWN_WORDS = {
     "data": """\
-preview CONFIG [--row N] [--ids]    the first rows of each data set, or row N; the id of each token
+preview CONFIG [--row N] [--ids]    the first rows of each data set, or row N; token ids
 check CONFIG [--json] [--png FILE]  every row; as one JSON object; the lengths drawn into FILE
 convert INPUT OUTPUT [to=alpaca | to=sharegpt | to=openai] [--overwrite]
                                     rows in another layout, read back and compared; needs no model"""

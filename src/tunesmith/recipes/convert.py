@@ -77,7 +77,7 @@ def _output_path(output: str, *, overwrite: bool) -> Path:
     path = Path(output).expanduser()
     if path.suffix.lower() not in _OUTPUTS:
         raise DataError(
-            [Problem(f"cannot write {path.suffix or 'a file without a suffix'}", output, "name a .json or .jsonl file")]
+            [Problem(f"a {path.suffix or 'nameless'} file is not written", output, "name a .json or .jsonl file")]
         )
     if path.exists() and not overwrite:
         raise DataError([Problem("the file exists", output, "choose another name, or add overwrite=true")])

@@ -22,6 +22,8 @@ MARKS = ("⟦", "⟧")
 """Around trained text where the terminal has no colours."""
 _COUNT = 3
 _RULE_WIDTH = 80
+_MOST_PIECES = 8
+"""Tokens that one character can take; beyond that the bytes are broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +194,17 @@ class Screen:
             self.note(f"\n{text}\n{'-' * min(len(text), _RULE_WIDTH)}")
 
     def _id_lines(self, row: TokenizedRow) -> Iterator[str]:
-        yield "  place      id   label  token"
+        yield "  place      id   label  text"
+        pending: list[int] = []
         for place, (token, label) in enumerate(zip(row.input_ids, row.labels, strict=True)):
             shown = "" if label == IGNORE_INDEX else str(label)
-            yield f"  {place:>5}  {token:>6}  {shown:>6}  {self.tokenizer.decode([token])!r}"
+            pending.append(token)
+            text = self.tokenizer.decode(pending)
+            if "\ufffd" in text and len(pending) < _MOST_PIECES:
+                text = ""  # a token that ends inside a character: the text comes with the last one
+            else:
+                pending = []
+            yield f"  {place:>5}  {token:>6}  {shown:>6}  {repr(text) if text else '...'}"
 
 
 def _escaped(text: str) -> str:
