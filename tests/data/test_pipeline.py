@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -142,7 +143,7 @@ def test_cut_answers_and_placeholders_are_warned_of(prepare):
 
 
 def test_report_is_printed_with_one_example_as_in_the_tutorial(prepare, caplog, monkeypatch):
-    monkeypatch.setattr(pipeline.logger.parent.parent, "propagate", True)
+    monkeypatch.setattr(logging.getLogger("tunesmith"), "propagate", True)
     with caplog.at_level("INFO", logger="tunesmith"):
         prepare(dataset="two")
     text = "\n".join(record.getMessage() for record in caplog.records)

@@ -88,7 +88,7 @@ class Sketches:
 
     def add(self, text: str, group: int = 0) -> None:
         """Takes the next text; an empty one is like no other."""
-        sketch = shingles(text)[:SKETCH]
+        sketch = shingles(text)[:SKETCH].copy()  # a view would keep all of the text
         self.rows.append(sketch)
         self.buckets.append(bands(sketch, group) if len(sketch) else np.full(BANDS, _EMPTY, dtype=np.uint64))
 
