@@ -12,6 +12,7 @@ import pytest
 from tunesmith import __version__
 from tunesmith.cli.main import COMMANDS, main
 from tunesmith.core.errors import ConfigError, DataError, Interrupted, Problem
+from tunesmith.data.checks.result import CheckResult
 
 CONFIG = "model_name_or_path: m\ndo_train: true\ndataset: a\noutput_dir: out\n"
 
@@ -28,13 +29,17 @@ class Recorder:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[tuple[str, object]] = []
+        self.more: list[tuple[object, ...]] = []
         self.error: BaseException | None = None
+        self.result: object = None
         for name, functions in {
             "train": ["run"],
             "predict": ["run"],
             "export": ["run"],
             "chat": ["run"],
-            "data": ["preview", "check"],
+            "data": ["check"],
+            "preview": ["preview"],
+            "convert": ["convert_file"],
             "tunesmith.serving.app": ["run"],
         }.items():
             module = ModuleType(name if "." in name else f"tunesmith.recipes.{name}")
@@ -43,10 +48,12 @@ class Recorder:
             monkeypatch.setitem(sys.modules, module.__name__, module)
 
     def _noting(self, label: str):
-        def note(config) -> None:
+        def note(config, *more, **options):
             self.calls.append((label, config))
+            self.more.append((*more, *options.values()))
             if self.error:
                 raise self.error
+            return self.result
 
         return note
 
@@ -128,9 +135,50 @@ def test_other_commands_hand_over(recipes: Recorder) -> None:
     assert main(["api", "run.yaml"]) == 0
     assert main(["export", "run.yaml", "--export_dir", "merged"]) == 0
     assert main(["data", "preview", "run.yaml"]) == 0
+    recipes.result = CheckResult("sft", "", "t", 9, [])
     assert main(["data", "check", "run.yaml", "do_train=false"]) == 0
-    assert recipes.labels == ["chat.run", "serving.app.run", "export.run", "data.preview", "data.check"]
+    assert recipes.labels == ["chat.run", "serving.app.run", "export.run", "preview.preview", "data.check"]
     assert [config.command for _, config in recipes.calls] == ["chat", "api", "export", "data", "data"]
+
+
+def test_words_of_data_that_are_no_keys(recipes: Recorder, capsys) -> None:
+    assert main(["data", "preview", "run.yaml", "--row", "3", "--ids", "cutoff_len=9"]) == 0
+    assert recipes.more.pop() == (3, True)
+    assert recipes.calls[-1][1].cutoff_len == 9
+    for wrong in (["--row", "0"], ["--row=x"], ["--row"]):
+        assert main(["data", "preview", "run.yaml", *wrong]) == 2
+        assert "--row" in capsys.readouterr().err
+    recipes.result = CheckResult("sft", "", "t", 9, [])
+    assert main(["data", "check", "run.yaml", "--json", "--png=a.png"]) == 0
+    assert recipes.more.pop() == ("a.png",)
+    assert json.loads(capsys.readouterr().out)["ok"] is True
+
+
+def test_json_is_one_object_whatever_happens(recipes: Recorder, capsys) -> None:
+    recipes.result = CheckResult("sft", "", "t", 9, [], problems=[Problem("bad", "f, row 2", "mend")])
+    assert main(["data", "check", "run.yaml", "--json"]) == 2
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["problems"] == [{"what": "bad", "where": "f, row 2", "fix": "mend"}]
+    assert "f, row 2: bad" in shown.err
+    recipes.error = DataError([Problem("no such file: x", "dataset")])
+    assert main(["data", "check", "run.yaml", "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ok"], found["problems"][0]["what"]) == (False, "no such file: x")
+    assert main(["data", "check", "run.yaml", "--json", "lora_rnk=8"]) == 2
+    assert "lora_rnk" in json.loads(capsys.readouterr().out)["problems"][0]["what"]
+
+
+def test_data_convert_takes_two_files_and_a_layout(recipes: Recorder, capsys) -> None:
+    recipes.result = "done"
+    assert main(["data", "convert", "a.json", "b.json", "to=alpaca", "max_samples=3", "--overwrite"]) == 0
+    ((_, config),) = recipes.calls
+    assert (config.dataset, config.max_samples) == (("a.json",), 3)
+    assert recipes.more == [("b.json", "alpaca", True)]
+    assert main(["data", "convert", "a.json", "b.json"]) == 0
+    assert recipes.more[-1] == ("b.json", "openai", False)
+    for wrong, said in ((["a.json"], "INPUT OUTPUT"), (["a.json", "b.json", "to=alpacca"], "did you mean alpaca")):
+        assert main(["data", "convert", *wrong]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_data_wants_to_know_what(capsys) -> None:

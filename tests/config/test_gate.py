@@ -98,11 +98,18 @@ def test_every_command_refuses_its_own() -> None:
     for command, settings in {
         "chat": {"vllm_enforce_eager": True},
         "export": {"export_quantization_bit": 4},
-        "data": {"stage": "kto"},
+        "data": {"ms_hub_token": "x"},
         "eval": {"n_shot": 3},
     }.items():
         with pytest.raises(ConfigError, match="not built yet"):
             RunConfig.from_dict(settings, command=command)
+
+
+def test_data_of_every_stage_can_be_looked_at() -> None:
+    for stage in ("pt", "rm", "ppo", "dpo", "kto"):
+        assert RunConfig.from_dict({"stage": stage}, command="data").stage == stage
+        with pytest.raises(ConfigError, match=f"{stage} is not built yet"):
+            RunConfig.from_dict({"stage": stage}, command="train")
 
 
 def test_defaults_are_never_refused() -> None:

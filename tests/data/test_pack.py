@@ -96,8 +96,8 @@ def test_answers_that_do_not_close_are_counted():
     first_open = TokenizedRow([1, 2, 1, 2, 9], [IGNORE_INDEX, 2, IGNORE_INDEX, 2, end])
     by_label = TokenizedRow([1, 2, 5, 2, 9], [IGNORE_INDEX, 2, end, IGNORE_INDEX, IGNORE_INDEX])
     stored = pack_arrays([closed, blank_after, open_row, first_open, by_label])
-    assert stored.n_open(frozenset({end})) == 2
-    assert stored.n_open(frozenset()) == 0
+    assert len(stored.open_rows(frozenset({end}))) == 2
+    assert len(stored.open_rows(frozenset())) == 0
 
 
 SOURCES = [Source("x.json", row) for row in range(1, 101)]

@@ -135,7 +135,8 @@ def test_answers_cut_to_nothing_name_cutoff_len(prepare):
 def test_cut_answers_and_placeholders_are_warned_of(prepare):
     cut = prepare(dataset="ten", cutoff_len=30).report
     assert cut.datasets[0].truncated == cut.datasets[0].open_answers > 0
-    assert any("without an end token" in line for line in cut.warnings())
+    assert cut.datasets[0].cut_answers == cut.datasets[0].open_answers
+    assert any("lost its end token to cutoff_len (rows 6, 7" in line for line in cut.warnings())
     (line,) = prepare(dataset="names").report.warnings()
     assert "2 placeholders" in line
     assert "s/{{name}}/YOUR NAME/g; s/{{author}}/YOUR AUTHOR/g" in line

@@ -11,8 +11,7 @@ from tunesmith.data.report import (
     DatasetReport,
     Reject,
     SupervisionReport,
-    duplicates,
-    histogram,
+    dataset_warnings,
     raise_rejects,
 )
 from tunesmith.data.rows import pack_arrays
@@ -22,20 +21,31 @@ def row(ids, number=1):
     return TokenizedRow(ids, ids, Source("f", number))
 
 
-def test_histogram_counts_every_row_once():
-    lines = histogram([1, 2, 10, 10, 95, 100])
-    assert len(lines) == 10
-    assert sum(int(line.split()[-1]) for line in lines) == 6
-    assert lines[0] == f"  1 -  10 tokens | {'#' * 40} 4"
-    assert lines[-1].startswith(" 91 - 100 tokens | ")
-    assert histogram([]) == []
-    assert len(histogram([3])) == 3
+def test_answers_without_an_end_are_counted_by_cause_and_named():
+    end, report = 9, DatasetReport("x", path="f")
+    rows = [
+        TokenizedRow([1, 2, 9], [-100, 2, 9], Source("f", 1)),
+        TokenizedRow([1, 2, 3], [-100, 2, 3], Source("f", 2)),
+        TokenizedRow([1, 2], [-100, 2], Source("f", 3), 4, 4),
+        TokenizedRow([1, 2, 9], [-100, 2, 9], Source("f", 4), 4, 4),
+        TokenizedRow([1, 2], [-100, 2], Source("f", 7), 2, 2),
+    ]
+    report.keep(pack_arrays(rows), frozenset({end}))
+    assert (report.open_answers, report.cut_answers, report.truncated) == (3, 2, 3)
+    cut, whole = dataset_warnings(report)
+    assert "in 2 rows an answer lost its end token to cutoff_len (rows 3, 7)" in cut
+    assert "in 1 rows an answer has no end token (row 2)" in whole
 
 
-def test_duplicates_are_counted_and_the_first_pair_named():
-    rows = pack_arrays([row([1, 2], 1), row([3], 2), row([1, 2], 3), row([1, 2], 4)])
-    assert duplicates(rows) == (2, (Source("f", 1), Source("f", 3)))
-    assert duplicates(pack_arrays([])) == (0, None)
+def test_reasons_are_grouped_and_name_their_rows():
+    report = DatasetReport("x")
+    for number in range(1, 9):
+        report.reject(Reject(Source("f", number), f"messages[{number}].content", "null where text is expected"))
+    report.reject(Reject(Source("f", 9), "", "broken JSON: Expecting value at column 7, near 'x'"))
+    assert report.reasons == {"messages[].content: null where text is expected": 8, "broken JSON": 1}
+    (line,) = dataset_warnings(report)
+    assert "8x messages[].content: null where text is expected (rows 1, 2, 3, 4, 5, ...)" in line
+    assert "1x broken JSON (row 9)" in line
 
 
 def test_untrained_rows_do_not_crowd_out_other_faults():

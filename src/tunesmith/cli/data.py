@@ -1,31 +1,112 @@
-"""`tunesmith data preview | check`: look at the data of a configuration without training."""
+"""`tunesmith data preview | check | convert`: look at data, and change its layout, without training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from tunesmith.cli.help import wants_help
-from tunesmith.core.errors import TunesmithError
+from tunesmith.core.errors import DataError, Problem, ProblemsError, TunesmithError
 from tunesmith.core.lazy import nearest
 
-_ACTIONS = ("preview", "check")
+if TYPE_CHECKING:
+    from tunesmith.data.checks.result import CheckResult
+
+_LAYOUTS = ("alpaca", "sharegpt", "openai")
 
 
 def main(words: Sequence[str]) -> None:
-    """Shows rows as the model would see them, or reads every row and reports the bad ones."""
+    """Shows rows as the model would see them, reads every row and reports, or writes rows in another layout."""
     if wants_help("data", words):
         return
+    actions: dict[str, Callable[[list[str]], None]] = {"preview": _preview, "check": _check, "convert": _convert}
     action, *rest = words or [""]
-    if action not in _ACTIONS:
-        near = nearest(action, _ACTIONS)
+    if action not in actions:
+        near = nearest(action, list(actions))
         hint = f"did you mean tunesmith data {near}?" if near else "write tunesmith data preview CONFIG, or data check"
         raise TunesmithError(f"data does not know {action!r}: {hint}" if action else f"data does what? {hint}")
+    actions[action](rest)
+
+
+def _preview(words: list[str]) -> None:
+    row = _take_value(words, "--row")
+    ids = _take_switch(words, "--ids")
+    if row is not None and not (row.isdecimal() and int(row)):
+        raise TunesmithError(f"--row takes the number of a row, from 1 on, not {row!r}")
     from tunesmith.config.load import load_config
 
-    config = load_config(rest, "data")
-    from tunesmith.recipes.data import check, preview
+    config = load_config(words, "data")
+    from tunesmith.recipes.preview import preview
 
-    if action == "preview":
-        preview(config)
+    preview(config, int(row) if row else None, ids=ids)
+
+
+def _check(words: list[str]) -> None:
+    as_json = _take_switch(words, "--json")
+    try:
+        result = _checked(words)
+    except TunesmithError as error:
+        if as_json:
+            problems = error.problems if isinstance(error, ProblemsError) else [Problem(str(error))]
+            found = [{"what": problem.what, "where": problem.where, "fix": problem.fix} for problem in problems]
+            print(json.dumps({"schema": 1, "ok": False, "problems": found}, ensure_ascii=False))
+        raise
+    if as_json:
+        print(json.dumps(result.as_json(), ensure_ascii=False))
     else:
-        check(config)
+        from tunesmith.data.checks.show import lines
+
+        print("\n".join(lines(result)))
+    if result.problems:
+        raise DataError(result.problems)
+
+
+def _checked(words: list[str]) -> CheckResult:
+    png = _take_value(words, "--png")
+    from tunesmith.config.load import load_config
+
+    config = load_config(words, "data")
+    from tunesmith.recipes.data import check
+
+    return check(config, png)
+
+
+def _convert(words: list[str]) -> None:
+    layout = _take_value(words, "--to") or "openai"
+    overwrite = _take_switch(words, "--overwrite") or (_take_value(words, "--overwrite") or "false").lower() == "true"
+    if len(words) < 2 or any(word.startswith("-") for word in words[:2]):
+        raise TunesmithError("write tunesmith data convert INPUT OUTPUT to=alpaca (or sharegpt, openai)")
+    if layout not in _LAYOUTS:
+        near = nearest(layout, _LAYOUTS)
+        raise TunesmithError(f"to={layout}: {f'did you mean {near}? ' if near else ''}one of {', '.join(_LAYOUTS)}")
+    from tunesmith.config.build import Checks
+    from tunesmith.config.load import load_config
+
+    given, output, *rest = words
+    config = load_config([*rest, f"dataset={given}"], "data", Checks(rules=False))
+    from tunesmith.recipes.convert import convert_file
+
+    print(convert_file(config, output, layout, overwrite=overwrite))
+
+
+def _take_switch(words: list[str], name: str) -> bool:
+    """Whether a switch is among the words; it is taken out."""
+    found = name in words
+    words[:] = [word for word in words if word != name]
+    return found
+
+
+def _take_value(words: list[str], name: str) -> str | None:
+    """What follows an option, or its `=` (the dashes may be missing then); both are taken out."""
+    for place, word in enumerate(words):
+        if word == name:
+            if place + 1 == len(words):
+                raise TunesmithError(f"{name} wants a value behind it")
+            value = words[place + 1]
+            del words[place : place + 2]
+            return value
+        if word.startswith((f"{name}=", f"{name.removeprefix('--')}=")):
+            del words[place]
+            return word.partition("=")[2]
+    return None

@@ -23,7 +23,14 @@ _EXAMPLES = {
     "eval": "tunesmith eval --model_name_or_path smollm2-135m --template fewshot",
 }
 _LATER = ("webchat", "eval")
-_PLACES = {"data": "data preview | check"}
+_PLACES = {"data": "data preview | check | convert"}
+_OWN_WORDS = {
+    "data": """\
+preview CONFIG [--row N] [--ids]    the first rows of each data set, or row N; token ids
+check CONFIG [--json] [--png FILE]  every row; as one JSON object; the lengths drawn into FILE
+convert INPUT OUTPUT [to=alpaca | to=sharegpt | to=openai] [--overwrite]
+                                    rows in another layout, read back and compared; needs no model"""
+}
 
 
 def wants_help(command: str, words: Sequence[str]) -> bool:
@@ -38,6 +45,8 @@ def _lines(command: str) -> Iterator[str]:
     yield f"usage: tunesmith {_PLACES.get(command, command)} [CONFIG.yaml] [key=value | --key value]..."
     if command in _LATER:
         yield f"\nnot built yet: {command}. The keys below are what it will take."
+    if command in _OWN_WORDS:
+        yield "\n" + textwrap.indent(_OWN_WORDS[command], "  ")
     yield f"\nexample:\n  {_EXAMPLES[command]}\n"
     yield from textwrap.wrap(
         "Every key may stand in the file, as key=value, or as --key value; what stands later wins. Switches may stand "

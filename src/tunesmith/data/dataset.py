@@ -134,8 +134,7 @@ def tokenize_rows(
         for batch in _in_batches(examples, min(config.preprocessing_batch_size, SHARD_ROWS)):
             rows = book_rows(batch, encoder, report)
             part = pack_arrays(rows)
-            report.keep(part)
-            report.open_answers += part.n_open(ends)
+            report.keep(part, ends)
             keep(part)
             advance(len(batch))
 

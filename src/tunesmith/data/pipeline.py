@@ -151,8 +151,6 @@ def find_specs(config: RunConfig, names: Sequence[str]) -> list[DatasetSpec]:
     Raises:
         DataError: every data set that cannot be used, at once.
     """
-    if config.stage != "sft":
-        raise DataError([Problem(f"data for stage {config.stage} is not built yet", "stage", "stage: sft is")])
     tokens = {"hf": config.hf_hub_token, "ms": config.ms_hub_token, "om": config.om_hub_token}
     found = resolve(tuple(names), config.dataset_dir, config.hf_hub_token) if names else []
     specs = [settle(fetch(spec, tokens, config.cache_dir)) for spec in found]
@@ -168,6 +166,8 @@ def load_datasets(config: RunConfig, encoder: Encoder, names: Sequence[str]) -> 
     Raises:
         DataError: data sets that do not exist, cannot be read, or do not fit the stage.
     """
+    if config.stage != "sft":
+        raise DataError([Problem(f"training data of stage {config.stage} is not built yet", "stage", "stage: sft is")])
     specs = find_specs(config, names)
     if not specs:
         return []

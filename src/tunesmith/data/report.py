@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
-
-import numpy as np
 
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.types import IGNORE_INDEX, Conversation, Source, TokenizedRow
 from tunesmith.data.rows import TokenizedRows
 
 SHOWN_REJECTS = 20
+NOTED_ROWS = 10
 UNTRAINED = "no trained token is left"
 
 
@@ -34,6 +33,21 @@ class Reject:
         return Problem(self.reason, where, self.fix)
 
 
+def kind_of_reject(entry: Reject) -> str:
+    """Column and reason without what differs from row to row: list places, positions, excerpts."""
+    column = re.sub(r"\[\d+\]", "[]", entry.column)
+    reason = re.split(r": | at column ", entry.reason)[0]
+    return f"{column}: {reason}" if column else reason
+
+
+def rows_text(places: Sequence[tuple[str, int]], shown: int = 5) -> str:
+    """(file, row) pairs for a reader: `row 3`, `rows 3, 7, 9, ...`; the file is named where there are several."""
+    several = len({file for file, _ in places}) > 1
+    words = [f"{file} {row}" if several else str(row) for file, row in places[:shown]]
+    more = ", ..." if len(places) > shown else ""
+    return f"row{'s' if len(words) > 1 else ''} {', '.join(words)}{more}"
+
+
 def unwritable(row: Conversation, error: Exception) -> Reject:
     """The entry for a row that the template cannot write."""
     return Reject(row.source or Source("", 0), "", str(error), "change the row, or choose another template")
@@ -46,7 +60,8 @@ class DatasetReport:
     Attributes:
         truncated: kept rows that lost tokens.
         untrained: rejected rows whose only fault is that no trained token is left.
-        open_answers: kept rows in which an answer does not close with an end token.
+        open_answers: kept rows in which a trained answer does not close with an end token.
+        cut_answers: of those, the rows that were cut: truncation took the end token away.
         lost_headers: kept rows whose budget was too small for the assistant's header.
         left_out: rows of weight 0; they are not among the read ones.
         trailing: kept rows whose last messages follow the last answer and were left out.
@@ -55,6 +70,7 @@ class DatasetReport:
         path: file or folder of the data set.
         rejects: the first rejected rows; those without a trained token do not crowd out the others.
         reasons: rejected rows by reason.
+        places: (file, row) of the first rows of each kind: `open`, `cut`, and `rejected: ` with the reason.
     """
 
     name: str
@@ -69,6 +85,7 @@ class DatasetReport:
     longest: int = 0
     untrained: int = 0
     open_answers: int = 0
+    cut_answers: int = 0
     lost_headers: int = 0
     trailing: int = 0
     masked_answers: int = 0
@@ -77,18 +94,27 @@ class DatasetReport:
     rejects: list[Reject] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
     left_out: int = 0
+    places: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
 
     def reject(self, entry: Reject) -> None:
         """Books a rejected row."""
         self.rejected += 1
         self.untrained += entry.reason == UNTRAINED
-        self.reasons[entry.reason] = self.reasons.get(entry.reason, 0) + 1
+        kind = kind_of_reject(entry)
+        self.reasons[kind] = self.reasons.get(kind, 0) + 1
+        self.note(f"rejected: {kind}", entry.source)
         alike = sum((seen.reason == UNTRAINED) == (entry.reason == UNTRAINED) for seen in self.rejects)
         if alike < SHOWN_REJECTS:
             self.rejects.append(entry)
 
-    def keep(self, rows: TokenizedRows) -> None:
-        """Books kept rows with their tokens."""
+    def note(self, kind: str, source: Source) -> None:
+        """Remembers where a row of this kind is; the first few are enough."""
+        places = self.places.setdefault(kind, [])
+        if len(places) < NOTED_ROWS:
+            places.append((source.file, source.row))
+
+    def keep(self, rows: TokenizedRows, ends: frozenset[int] = frozenset()) -> None:
+        """Books kept rows with their tokens; an answer is closed by one of `ends`."""
         if not len(rows):
             return
         trained = rows.n_trained
@@ -99,6 +125,15 @@ class DatasetReport:
         self.lost_tokens += int(rows.lost[:, 0].sum())
         self.lost_trained_tokens += int(rows.lost[:, 1].sum())
         self.longest = max(self.longest, int(rows.lengths.max()))
+        for index in rows.open_rows(ends).tolist():
+            is_cut = bool(rows.lost[index, 0])
+            self.open_answers += 1
+            self.cut_answers += is_cut
+            self.note("cut" if is_cut else "open", rows.source(index))
+
+    def first(self, kind: str) -> str:
+        """The first rows of a kind, as a reader wants them: `row 3`, `rows 3, 7, 9`."""
+        return rows_text(self.places.get(kind, []))
 
     def accounting(self) -> str:
         """The line that is always printed."""
@@ -194,11 +229,14 @@ def dataset_warnings(report: DatasetReport) -> Iterator[str]:
     if report.rejected:
         top = Counter(report.reasons).most_common(3)
         yield f"{name}: {report.rejected} rows are left out: " + "; ".join(
-            f"{count}x {reason}" for reason, count in top
+            f"{count}x {reason} ({report.first(f'rejected: {reason}')})" for reason, count in top
         )
-    if report.open_answers:
-        why = "the model does not learn to stop there (raise cutoff_len, or check the template)"
-        yield f"{name}: {report.open_answers} rows have an answer without an end token: {why}"
+    if report.cut_answers:
+        where = f"an answer lost its end token to cutoff_len ({report.first('cut')})"
+        yield f"{name}: in {report.cut_answers} rows {where}: the model does not learn to stop there; raise cutoff_len"
+    if uncut := report.open_answers - report.cut_answers:
+        where = f"an answer has no end token ({report.first('open')})"
+        yield f"{name}: in {uncut} rows {where}: the model does not learn to stop there; check the template"
     if report.lost_headers:
         yield f"{name}: {report.lost_headers} rows were cut into the assistant's header (raise cutoff_len)"
     if report.trailing:
@@ -247,38 +285,3 @@ def log_report(report: SupervisionReport, decode: Callable[[list[int]], str], lo
         logger.warning(line)
     if report.example is not None:
         logger.info("\n".join(example_lines(report.example, decode)))
-
-
-def duplicates(rows: TokenizedRows) -> tuple[int, tuple[Source, Source] | None]:
-    """Rows whose tokens equal an earlier row's: how many, and the first such pair (earlier, later)."""
-    seen: dict[bytes, int] = {}
-    count, pair = 0, None
-    for index in range(len(rows)):
-        content = rows.read(index)[0].tobytes()
-        first = seen.setdefault(hashlib.blake2b(content, digest_size=16).digest(), index)
-        if first != index:
-            count += 1
-            pair = pair or (rows.source(first), rows.source(index))
-    return count, pair
-
-
-def histogram(lengths: Any, bars: int = 10, width: int = 40) -> list[str]:
-    """Row lengths as text bars.
-
-    Args:
-        lengths: tokens of each row.
-        bars: lines at most.
-        width: characters of the longest bar.
-    """
-    values = np.asarray(lengths)
-    if not len(values):
-        return []
-    step = max(1, -(-int(values.max()) // bars))
-    counts = np.bincount((values - 1).clip(0) // step, minlength=1)
-    peak = int(counts.max())
-    margin = len(f"{step * len(counts):,}")
-    return [
-        f"{index * step + 1:>{margin},} - {(index + 1) * step:>{margin},} tokens | "
-        f"{'#' * -(-int(count) * width // peak):<{width}} {count:,}"
-        for index, count in enumerate(counts)
-    ]

@@ -189,10 +189,10 @@ class TokenizedRows(Sequence[TokenizedRow]):
         row = self.table[index]
         return Source(self.files[row["file"]], int(row["number"]))
 
-    def n_open(self, ends: frozenset[int], window: int = 4) -> int:
-        """Rows with a trained stretch that no end token closes (blanks may follow it, within `window` tokens)."""
+    def open_rows(self, ends: frozenset[int], window: int = 4) -> Array:
+        """Indices of rows with a trained stretch without an end token among its last `window` tokens."""
         if not len(self) or not ends:
-            return 0
+            return np.zeros(0, dtype=np.int64)
         labels, offsets = self._all_labels(), self.offsets
         carries = labels != IGNORE_INDEX
         is_end = np.isin(labels, list(ends))
@@ -203,7 +203,7 @@ class TokenizedRows(Sequence[TokenizedRow]):
             closed = is_end | (np.append(False, closed[:-1]) & carries)
         stops = np.flatnonzero(carries & ~followed)
         open_stops = stops[~closed[stops]]
-        return len(np.unique(np.searchsorted(offsets, open_stops, side="right")))
+        return np.unique(np.searchsorted(offsets, open_stops, side="right")) - 1
 
     def take(self, indices: Sequence[int] | Array) -> TokenizedRows:
         """The rows at `indices`, in that order; tokens stay where they are."""

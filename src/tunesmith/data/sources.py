@@ -271,7 +271,8 @@ def _csv_rows(file: Path, reader: Any) -> Iterator[RawRow]:
     if header is None:
         return
     if len(set(header)) < len(header):
-        raise DataError([Problem(f"the header names a column twice: {', '.join(header)}", f"{file}:1")])
+        what = f"the header names a column twice: {', '.join(header)}"
+        raise DataError([Problem(what, f"{file}:1", "rename one of them")])
     while True:
         source = Source(str(file), reader.line_num + 1)
         try:

@@ -158,8 +158,7 @@ class StreamRows(Sequence[TrainItem]):
                 place_of[example.source] = place
         rows = book_rows(examples, self._encoder, report)
         arrays = pack_arrays(rows)
-        report.keep(arrays)
-        report.open_answers += arrays.n_open(self._ends)
+        report.keep(arrays, self._ends)
         if report.rejected > rejected and not self._config.skip_bad_rows:
             raise_rejects([report], self._config.allow_untrained_rows)
         return {place_of[row.source]: row for row in rows}

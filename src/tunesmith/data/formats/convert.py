@@ -54,7 +54,9 @@ def stage_problems(spec: DatasetSpec, stage: str) -> list[Problem]:
             Problem(
                 f"stage {stage} needs a chosen and a rejected answer",
                 where,
-                "set ranking: true and name the columns chosen and rejected",
+                "its rows are marked good or bad one by one: use stage kto"
+                if columns.kto_tag
+                else "set ranking: true and name the columns chosen and rejected in dataset_info.json",
             )
         )
     if kind == "preference" and spec.ranking and not (columns.chosen and columns.rejected):

@@ -1,0 +1,224 @@
+"""`tunesmith data preview`: rows as the model sees them, trained text told apart from the rest."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.errors import DataError, Problem
+from tunesmith.core.types import IGNORE_INDEX, Conversation, Example, Feedback, Preference, Segment, Text, TokenizedRow
+from tunesmith.recipes.data import load_encoder, require_names
+
+if TYPE_CHECKING:
+    from tunesmith.config.schema import RunConfig
+    from tunesmith.data.catalog import DatasetSpec
+    from tunesmith.data.report import DatasetReport
+    from tunesmith.data.tokenize import Encoder
+
+MARKS = ("⟦", "⟧")
+"""Around trained text where the terminal has no colours."""
+_COUNT = 3
+_RULE_WIDTH = 80
+_MOST_PIECES = 8
+"""Tokens that one character can take; beyond that the bytes are broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One sequence of a row that the model reads.
+
+    Attributes:
+        title: what it is where a row has several; empty else.
+        tokens: ids and labels.
+    """
+
+    title: str
+    tokens: TokenizedRow
+
+
+def preview(config: RunConfig, row: int | None = None, *, ids: bool = False) -> None:
+    """Shows rows of each data set, rendered and tokenized.
+
+    Args:
+        config: for the command `data`.
+        row: number of the only row, as the file counts; None: the first three.
+        ids: token ids beside the text.
+
+    Raises:
+        DataError: a data set cannot be used, none of the rows can, or there is no such row.
+    """
+    from tunesmith.data.pipeline import find_specs
+
+    names = require_names(config)
+    encoder = load_encoder(config)
+    screen = Screen(encoder.tokenizer, ids)
+    screen.legend()
+    found = [_preview_set(spec, config, encoder, row, screen) for spec in find_specs(config, names)]
+    if row is not None and not any(found):
+        raise DataError([Problem(f"no data set has a row {row}", "--row", "rows count from 1; in JSONL, lines")])
+
+
+def _preview_set(spec: DatasetSpec, config: RunConfig, encoder: Encoder, only: int | None, screen: Screen) -> bool:
+    """Shows the rows of one data set; False where there was none to show."""
+    from tunesmith.data.report import DatasetReport, raise_rejects
+
+    report = DatasetReport(spec.name, path=str(spec.path))
+    shown = 0
+    for example in _chosen(spec, config, only, report):
+        shown += _show(example, encoder, screen, report)
+    for entry in report.rejects:
+        screen.note(f"rejected: {entry.problem()}")
+    if not shown and report.rejected:
+        raise_rejects([report])
+    return bool(shown)
+
+
+def _chosen(spec: DatasetSpec, config: RunConfig, only: int | None, report: DatasetReport) -> Iterator[Example]:
+    """The first rows, or the one that was asked for; rows that are passed over are not booked."""
+    from tunesmith.data.examples import read_examples, select_rows
+    from tunesmith.data.formats import RowError, convert
+    from tunesmith.data.report import Reject
+
+    if only is None:
+        yield from islice(read_examples(spec, config.stage, config.max_samples, config.seed, report), _COUNT)
+        return
+    for row in select_rows(spec, config.max_samples, config.seed, report):
+        if row.source.row != only:
+            continue
+        report.read += 1
+        if row.value is None:
+            report.reject(Reject(row.source, "", row.fault, "mend the line"))
+            continue
+        try:
+            yield convert(row.value, spec, config.stage, row.source)
+        except RowError as error:
+            report.reject(Reject(row.source, error.column, error.reason, error.fix))
+
+
+def _show(example: Example, encoder: Encoder, screen: Screen, report: DatasetReport) -> bool:
+    from tunesmith.core.errors import TemplateError
+    from tunesmith.data.report import unwritable
+
+    try:
+        parts = parts_of(example, encoder)
+    except TemplateError as error:
+        report.reject(unwritable(Conversation((), source=example.source), error))
+        return False
+    label = ""
+    if isinstance(example, Feedback):
+        label = ", marked good" if example.is_desirable else ", marked bad"
+    for part in parts:
+        title = f"{report.name}: {example.source}{label}{f', {part.title}' if part.title else ''}"
+        screen.row(title, part.tokens)
+    return True
+
+
+def parts_of(example: Example, encoder: Encoder) -> list[Part]:
+    """The sequences that the model reads of a row: one, or two of a pair.
+
+    Raises:
+        TemplateError: the template cannot write the row.
+    """
+    from tunesmith.data.examples import without_trailing
+    from tunesmith.data.render import render_prompt
+    from tunesmith.data.tokenize import tokenize
+
+    if isinstance(example, Text):
+        ids, labels = encoder.encode([[Segment(example.text, trained=True, literal=False)]])[0]
+        return [Part("", TokenizedRow(ids, labels, example.source))]
+    if isinstance(example, Preference):
+        answers = (("chosen", example.chosen), ("rejected", example.rejected))
+        prompt = example.prompt
+        pairs = [(name, replace(prompt, messages=(*prompt.messages, answer))) for name, answer in answers]
+    else:
+        pairs = [("", example.conversation if isinstance(example, Feedback) else example)]
+    parts = []
+    for title, whole in pairs:
+        conversation = without_trailing(whole)
+        if not conversation.messages:
+            segments = render_prompt(encoder.template, whole, encoder.settings, encoder.names)
+            parts.append(Part(title, TokenizedRow(*encoder.encode([segments])[0], whole.source)))
+            continue
+        (row,) = tokenize(encoder, [conversation], [encoder.segments(conversation)])
+        parts.append(Part(title, row))
+    return parts
+
+
+class Screen:
+    """Where rows are shown: with colours on a terminal, with marks around trained text elsewhere."""
+
+    def __init__(self, tokenizer: Any, ids: bool = False) -> None:
+        self.tokenizer = tokenizer
+        self.ids = ids
+        self.console: Any = None
+        if sys.stdout.isatty():
+            from rich.console import Console
+
+            self.console = Console(highlight=False, soft_wrap=True)
+
+    def legend(self) -> None:
+        """Says how trained text is told apart."""
+        if self.console:
+            self.console.print("[bold green]green[/] is trained, [bright_black]grey[/] is only read")
+        else:
+            self.note(f"{'...'.join(MARKS)} is trained, the rest is only read")
+
+    def row(self, title: str, row: TokenizedRow) -> None:
+        """Shows one sequence."""
+        share = f" ({100 * row.n_trained / len(row.input_ids):.0f} %)" if row.input_ids else ""
+        lost = f", {row.lost_tokens} cut off by cutoff_len" if row.lost_tokens else ""
+        self._heading(f"{title}: {len(row.input_ids)} tokens, {row.n_trained} trained{share}{lost}")
+        parts = stretches(row, self.tokenizer)
+        if self.console:
+            from rich.text import Text as Styled
+
+            styles = {True: "bold green", False: "bright_black"}
+            self.console.print(Styled.assemble(*[(text, styles[trained]) for text, trained in parts]))
+        else:
+            self.note("".join(text.join(MARKS) if trained else text for text, trained in parts))
+        if self.ids:
+            self.note("\n".join(self._id_lines(row)))
+
+    def note(self, text: str) -> None:
+        """A plain line."""
+        sys.stdout.write(f"{text}\n")
+
+    def _heading(self, text: str) -> None:
+        if self.console:
+            self.console.print()
+            self.console.rule(f"[bold]{_escaped(text)}[/]", align="left", style="cyan")
+        else:
+            self.note(f"\n{text}\n{'-' * min(len(text), _RULE_WIDTH)}")
+
+    def _id_lines(self, row: TokenizedRow) -> Iterator[str]:
+        yield "  place      id   label  text"
+        pending: list[int] = []
+        for place, (token, label) in enumerate(zip(row.input_ids, row.labels, strict=True)):
+            shown = "" if label == IGNORE_INDEX else str(label)
+            pending.append(token)
+            text = self.tokenizer.decode(pending)
+            if "\ufffd" in text and len(pending) < _MOST_PIECES:
+                text = ""  # a token that ends inside a character: the text comes with the last one
+            else:
+                pending = []
+            yield f"  {place:>5}  {token:>6}  {shown:>6}  {repr(text) if text else '...'}"
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def stretches(row: TokenizedRow, tokenizer: Any) -> list[tuple[str, bool]]:
+    """The row's text cut where training begins and ends: (text, trained)."""
+    parts: list[tuple[list[int], bool]] = []
+    for token, label in zip(row.input_ids, row.labels, strict=True):
+        trained = label != IGNORE_INDEX
+        if not parts or parts[-1][1] != trained:
+            parts.append(([], trained))
+        parts[-1][0].append(token)
+    return [(tokenizer.decode(ids), trained) for ids, trained in parts]
