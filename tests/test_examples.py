@@ -181,6 +181,8 @@ def command_lines() -> list[tuple[str, str]]:
         if block.language not in SHELL:
             continue
         for line in block.text.replace("\\\n", " ").splitlines():
+            if not any(program in line for program in PROGRAMS):
+                continue  # bodies of curl calls, for one, quote across lines
             words = shlex.split(line.removeprefix("$ "), comments=True)
             program = next((word for word in words if "=" not in word), "")
             if Path(program).name in PROGRAMS:

@@ -56,7 +56,7 @@ def convert_file(config: RunConfig, output: str, layout: str, *, overwrite: bool
     used: set[str] = set()
     with _staged(path) as handle:
         separator = "[\n"
-        for row in select_rows(spec, config.max_samples, config.seed):
+        for row in select_rows(spec, config.max_samples, config.seed, report):
             written = _converted(row, spec, stage, layout, report)
             if written is None:
                 continue
