@@ -18,6 +18,7 @@ from tunesmith.models import attention
 from tunesmith.models.adapters import apply_finetuning, count_parameters, load_adapter, merge_adapters
 from tunesmith.models.dtype import device, inference_dtype, training_precision
 from tunesmith.models.forward import base_model_of
+from tunesmith.models.fused import fuse
 from tunesmith.models.hub import resolve_adapter, resolve_model
 from tunesmith.models.provenance import check_provenance
 from tunesmith.models.vocabulary import fit_vocabulary
@@ -112,7 +113,10 @@ def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Modu
         model.config.use_cache = False
         if config.gradient_checkpointing:
             enable_checkpointing(model)
-        return _announce(apply_finetuning(model, config, new_ids, precision.trained, adapters), config).train()
+        model = _announce(apply_finetuning(model, config, new_ids, precision.trained, adapters), config)
+        if precision.autocast is None and (config.use_cpu or device().type == "cpu"):
+            fuse(model)
+        return model.train()
     dtype = inference_dtype(config, stored_dtype(resolved.path))
     model = _load_base(config, resolved.path, dtype, attention.inference_implementation(config.flash_attn))
     fit_vocabulary(model, tokenizer, config)

@@ -15,15 +15,15 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 from torch.utils.checkpoint import checkpoint
 
 CHUNK_ELEMENTS = 2**24
-"""Logits alive at once (64 MiB in fp32)."""
+"""Logits alive at once (64 MiB in fp32); fewer tokens a chunk leave matrix units idle, measured on two cores."""
 
 Head = Callable[[torch.Tensor], torch.Tensor]
 """Hidden states (N, H) to logits (N, V)."""
 
 
 def chunk_tokens(vocab_size: int) -> int:
-    """Tokens a chunk such that its logits hold about CHUNK_ELEMENTS numbers, at least 16."""
-    return max(16, CHUNK_ELEMENTS // max(vocab_size, 1))
+    """Tokens a chunk such that its logits hold about CHUNK_ELEMENTS numbers, at least 32."""
+    return max(32, CHUNK_ELEMENTS // max(vocab_size, 1))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -49,17 +49,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
             rows = slice(start, start + size)
             chunk, target = hidden[rows], targets[rows]
             logits = F.linear(chunk, weight, bias).float()
-            log_z = logits.logsumexp(dim=-1)
-            picked = logits.gather(1, target[:, None]).squeeze(1)
-            nll = log_z - picked
-            correct += (logits.argmax(dim=-1) == target).sum()
+            # One exponential serves loss and gradient, written over the logits: (N, V) is touched as little as can be.
+            top = logits.amax(dim=-1, keepdim=True)
+            picked = logits.gather(1, target[:, None])
+            exps = logits.sub_(top).exp_()
+            z = exps.sum(dim=-1, keepdim=True)
+            nll = (z.log() - (picked - top)).squeeze(1)
+            correct += (picked == top).sum()
             scale = token_weights[rows] if token_weights is not None else None
             loss += (nll * scale).sum() if scale is not None else nll.sum()
             if not (needs_hidden or needs_weight or needs_bias):
                 continue
-            # d(nll)/d(logits) = softmax - onehot; written over the logits to need no second (N, V) block.
-            grad = logits.sub_(log_z[:, None]).exp_()
-            grad.scatter_add_(1, target[:, None], torch.full_like(picked[:, None], -1.0))
+            # d(nll)/d(logits) = softmax - onehot
+            grad = exps.div_(z)
+            grad.scatter_add_(1, target[:, None], torch.full_like(picked, -1.0))
             if scale is not None:
                 grad.mul_(scale[:, None])
             grad = grad.to(hidden.dtype)
