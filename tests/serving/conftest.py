@@ -25,7 +25,7 @@ from tunesmith.inference.engine import Delta, GenerationRequest, SamplingParams
 from tunesmith.inference.fake import FakeEngine
 from tunesmith.inference.runner import EngineRunner
 from tunesmith.models.tokenizer import apply_template
-from tunesmith.serving.app import build_app
+from tunesmith.serving.app import build_app, server_config
 from tunesmith.serving.dialect import Dialect
 from tunesmith.serving.names import ModelNames
 from tunesmith.serving.service import Service
@@ -130,8 +130,7 @@ def on_stage(template: str = "auto", **options: Any) -> Iterator[Stage]:
     service, engine, answers = make_stage_parts(template, **options)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(build_app(service), log_config=None, access_log=False, timeout_graceful_shutdown=10)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(build_app(service), service.settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     wait_until(lambda: server.started)

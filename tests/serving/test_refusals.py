@@ -119,7 +119,7 @@ def test_media_parts(stage: Stage, kind: str) -> None:
         (b"", "missing"),
         (b"{", "not valid JSON"),
         (b"[]", "object"),
-        (b"null", "missing"),
+        (b"null", "object"),
         (b'"x"', "object"),
         (b'{"model": "\xff"}', ""),
         (b'{"model": "org/tiny-model", "messages": [{"role": "user", "content": "\\ud800"}]}', "surrogate"),

@@ -56,7 +56,6 @@ def build_app(service: Service) -> FastAPI:
         title="Tunesmith",
         version=__version__,
         description="OpenAI-compatible API of a Tunesmith model.",
-        root_path=settings.root_path,
         redoc_url=None,
         lifespan=lifespan,
     )
@@ -137,6 +136,20 @@ def _bound(settings: ServerSettings) -> Any:
     return listening
 
 
+def server_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
+    """How uvicorn runs: it logs nothing of its own, and finishes what is under way before it ends."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=max(1, int(settings.timeout)),
+    )
+
+
 def serve(app: FastAPI, settings: ServerSettings, sockets: list[Any]) -> None:
     """Serves until a signal.
 
@@ -146,17 +159,7 @@ def serve(app: FastAPI, settings: ServerSettings, sockets: list[Any]) -> None:
     import uvicorn
 
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            root_path=settings.root_path,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=max(1, int(settings.timeout)),
-        )
-    )
+    server = uvicorn.Server(server_config(app, settings))
     host, port = sockets[0].getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     caught = _catch_signals(server)

@@ -45,6 +45,7 @@ class Gate:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
+        scope["root_path"] = self._settings.root_path
         counted = _CountedSend(send)
         try:
             headers = Headers(scope=scope)
@@ -66,7 +67,7 @@ class Gate:
     def _check(self, scope: Scope, headers: Headers) -> None:
         if self._key is None:
             self._check_host(headers)
-        elif scope["path"] not in OPEN_PATHS and scope["method"] != "OPTIONS":
+        elif scope["path"].removeprefix(self._settings.root_path) not in OPEN_PATHS:
             self._check_key(headers)
         if scope["method"] == "POST":
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()

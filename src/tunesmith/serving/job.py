@@ -107,6 +107,9 @@ class Job:
                     raise as_api_error(item) from item
                 unfinished -= item[1].finish_reason is not None
                 yield item
+        except (asyncio.CancelledError, GeneratorExit):
+            self.close(left=True)
+            raise
         finally:
             for pump in pumps:
                 pump.cancel()

@@ -123,10 +123,10 @@ class Service:
         """With API_VERBOSE: writes a request or an answer to the log; the key never gets there."""
         if not self.settings.is_verbose:
             return
-        text = json.dumps(value, ensure_ascii=False)[:_MOST_LOGGED]
-        if self.settings.api_key:
-            text = text.replace(self.settings.api_key, "***")
-        _logger.info("%s %s", route, text)
+        text = json.dumps(value, ensure_ascii=False)
+        if key := self.settings.api_key:
+            text = text.replace(key, "***").replace(json.dumps(key, ensure_ascii=False)[1:-1], "***")
+        _logger.info("%s %s", route, text[:_MOST_LOGGED])
 
     def close(self) -> None:
         """Ends the threads; nothing is under way any more."""
