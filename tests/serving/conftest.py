@@ -85,7 +85,7 @@ class Stage:
         fields = {"model": MODEL, "messages": [{"role": "user", "content": content}], **fields}
         return self.client.chat.completions.create(**fields)
 
-    def post(self, path: str = "/v1/chat/completions", **fields: Any) -> httpx.Response:
+    def post(self, path: str = "/v1/chat/completions", /, **fields: Any) -> httpx.Response:
         """A body as it is; a chat request needs no more than what is asked about."""
         if path == "/v1/chat/completions":
             fields = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], **fields}
