@@ -98,8 +98,9 @@ class Job:
         unfinished = len(self.readers)
         try:
             while unfinished:
+                patience = min(PING_SECONDS, self._remaining())
                 try:
-                    item = await asyncio.wait_for(arrived.get(), min(PING_SECONDS, self._remaining()))
+                    item = await asyncio.wait_for(arrived.get(), patience)
                 except TimeoutError:
                     yield None
                     continue
