@@ -42,12 +42,14 @@ def server() -> Iterator[tuple[subprocess.Popen[str], str]]:
         pytest.fail("the server did not start")
     process.kill()
     process.wait()
+    process.stderr.close()
 
 
 @pytest.fixture(scope="module")
-def client(server: tuple[subprocess.Popen[str], str]) -> openai.OpenAI:
+def client(server: tuple[subprocess.Popen[str], str]) -> Iterator[openai.OpenAI]:
     # as tutorials print it: http://0.0.0.0, and a key that nobody asks for
-    return openai.OpenAI(api_key="0", base_url=f"http://0.0.0.0:{server[1]}/v1", timeout=300)
+    with openai.OpenAI(api_key="0", base_url=f"http://0.0.0.0:{server[1]}/v1", timeout=300) as opened:
+        yield opened
 
 
 def test_the_tutorials_client_call(client: openai.OpenAI) -> None:
