@@ -23,7 +23,7 @@ BATCH, ACCUMULATION, CUTOFF = 4, 2, 512
 HERE = Path(__file__).parent
 
 
-def configuration(folder: str) -> Any:
+def configuration(folder: str, dataset: str) -> Any:
     from tunesmith.config.schema import RunConfig
 
     return RunConfig.from_dict(
@@ -31,7 +31,7 @@ def configuration(folder: str) -> Any:
             "model_name_or_path": MODEL,
             "template": "smollm2",
             "do_train": True,
-            "dataset": "alpaca_en_demo",
+            "dataset": dataset,
             "dataset_dir": str(HERE.parent / "data"),
             "cutoff_len": CUTOFF,
             "output_dir": folder,
@@ -154,12 +154,12 @@ def matrix_rate() -> float:
     return 20 * 2 * 512 * 576 * 1536 / best / 1e9
 
 
-def worker(side: str, steps: int, count_flops: bool) -> dict[str, Any]:
+def worker(side: str, steps: int, count_flops: bool, dataset: str) -> dict[str, Any]:
     from tunesmith.data.pipeline import prepare
     from tunesmith.models.tokenizer import load_template_for, load_tokenizer
 
     with tempfile.TemporaryDirectory() as folder:
-        config = configuration(folder)
+        config = configuration(folder, dataset)
         tokenizer = load_tokenizer(config)
         prepared = prepare(config, tokenizer, load_template_for(config, tokenizer))
         rows = shuffled(prepared.train)[: steps * BATCH * ACCUMULATION]
@@ -199,8 +199,8 @@ def worker(side: str, steps: int, count_flops: bool) -> dict[str, Any]:
     }
 
 
-def run_worker(side: str, steps: int, *flags: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--worker", side, "--steps", str(steps), *flags]
+def run_worker(side: str, steps: int, dataset: str, *flags: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--worker", side, "--steps", str(steps), "--dataset", dataset, *flags]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
@@ -211,22 +211,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--flops", action="store_true")
+    parser.add_argument("--dataset", default="identity,alpaca_en_demo", help="as in the tutorials' YAML")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "sft.json")
     arguments = parser.parse_args()
     if arguments.worker:
-        print(json.dumps(worker(arguments.worker, arguments.steps, arguments.flops)))
+        print(json.dumps(worker(arguments.worker, arguments.steps, arguments.flops, arguments.dataset)))
         return
     runs: list[dict[str, Any]] = []
     for repeat in range(arguments.repeats):
         for side in ("ours", "plain"):
-            result = run_worker(side, arguments.steps)
+            result = run_worker(side, arguments.steps, arguments.dataset)
             runs.append(result)
             print(
                 f"{repeat + 1}  {side:5}  {result['trained_tokens_per_second']:7.1f} trained tokens/s  "
                 f"peak {result['peak_gib']:.2f} GiB  {result['computed_tokens_per_real']:.2f} tokens per real one",
                 flush=True,
             )
-    flops = {side: run_worker(side, 3, "--flops")["flops_all_steps"] for side in ("ours", "plain")}
+    flops = {side: run_worker(side, 3, arguments.dataset, "--flops")["flops_all_steps"] for side in ("ours", "plain")}
 
     def pick(side: str, key: str) -> list[float]:
         return [run[key] for run in runs if run["side"] == side]
@@ -235,7 +236,13 @@ def main() -> None:
     work = {side: flops[side] / 3 for side in flops}
     real_per_step = runs[0]["real_tokens"] / (arguments.steps - 1)
     summary = {
-        "setting": {"model": MODEL, "batch": BATCH, "accumulation": ACCUMULATION, "cutoff_len": CUTOFF},
+        "setting": {
+            "model": MODEL,
+            "dataset": arguments.dataset,
+            "batch": BATCH,
+            "accumulation": ACCUMULATION,
+            "cutoff_len": CUTOFF,
+        },
         "speed_ratio_best": max(speed["ours"]) / max(speed["plain"]),
         "speed_ratio_median": statistics.median(speed["ours"]) / statistics.median(speed["plain"]),
         "speed_ratio_paired": [a / b for a, b in zip(speed["ours"], speed["plain"], strict=True)],
