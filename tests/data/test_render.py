@@ -114,7 +114,11 @@ def test_content_beside_calls_is_kept():
     [
         ("qwen", "<tool_response>\n1\n</tool_response>\n<tool_response>\n2\n</tool_response><|im_end|>"),
         ("llama3", "ipython<|end_header_id|>\n\n1<|eot_id|><|start_header_id|>ipython<|end_header_id|>\n\n2<|eot_id|>"),
-        ("mistral", '[TOOL_RESULTS] {"content": 1}[/TOOL_RESULTS][TOOL_RESULTS] {"content": 2}[/TOOL_RESULTS]'),
+        ("ministral", '[TOOL_RESULTS]{"content": 1}[/TOOL_RESULTS][TOOL_RESULTS]{"content": 2}[/TOOL_RESULTS]'),
+        (
+            "mistral",
+            '{"content": 1, "call_id": "call00100"}[/TOOL_RESULTS][TOOL_RESULTS] {"content": 2, "call_id": "call',
+        ),
         ("glm4", "<|observation|>\n1<|observation|>\n2<|assistant|>"),
         ("default", "Human: 1\n2</s>"),
     ],
