@@ -41,6 +41,7 @@ def configuration(folder: str) -> Any:
             "logging_steps": 1,
             "save_strategy": "no",
             "learning_rate": 1e-4,
+            "num_train_epochs": 1,
         }
     )
 
@@ -173,6 +174,7 @@ def worker(side: str, steps: int, count_flops: bool) -> dict[str, Any]:
             flops = counter.get_total_flops()
         else:
             train()
+    assert len(timer.marks) == steps + 1, "the timer must have seen each step once"
     seconds = [after - before for before, after in zip(timer.marks, timer.marks[1:], strict=False)][1:]
     per_step = BATCH * ACCUMULATION
     used = rows[per_step:]

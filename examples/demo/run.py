@@ -72,12 +72,13 @@ def main() -> None:
     adapter = FOLDER / "adapter"
     after = ask(QUESTIONS, f"adapter_name_or_path={adapter}")
     show(before, after)
-    print(f"\nadapter    {adapter / 'adapter_model.safetensors'}")
-    print(f"loss plot  {adapter / 'training_loss.png'}")
-    print(f"log        {adapter / 'trainer_log.jsonl'}")
+    shown = adapter.relative_to(ROOT)
+    print(f"\nadapter    {shown / 'adapter_model.safetensors'}")
+    print(f"loss plot  {shown / 'training_loss.png'}")
+    print(f"log        {shown / 'trainer_log.jsonl'}")
     print(f"took       {time.monotonic() - started:.0f} s")
     print("\ntalk to it:")
-    print(f"  .venv/bin/tunesmith chat {CONFIG.relative_to(ROOT)} adapter_name_or_path={adapter.relative_to(ROOT)}")
+    print(f"  .venv/bin/tunesmith chat {CONFIG.relative_to(ROOT)} adapter_name_or_path={shown}")
 
 
 if __name__ == "__main__":

@@ -43,20 +43,25 @@ def run(config: RunConfig) -> None:
         TunesmithError: the run cannot start or cannot go on; what was written stays.
         Interrupted: a signal stopped it after a checkpoint.
     """
-    session = set_up(config)
+    run = Run(Path(config.output_dir or "."))
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.emit("start", command="train")
     try:
+        session = set_up(config, run)
         if config.do_train:
             fit(session)
         if session.trainer.eval_dataset is not None and (config.do_eval or config.eval_strategy != "no"):
             evaluate(session)
-    except BaseException as error:
-        session.run.emit("failed", reason=f"{type(error).__name__}: {error}")
+    except Interrupted:
         raise
-    session.run.emit("finished")
+    except BaseException as error:
+        run.emit("failed", reason=f"{type(error).__name__}: {error}")
+        raise
+    run.emit("finished")
     _say_where(session)
 
 
-def set_up(config: RunConfig) -> Session:
+def set_up(config: RunConfig, run: Run) -> Session:
     """Data, tokenizer, model and trainer; the supervision report is printed before any weight moves."""
     from tunesmith.data.pipeline import prepare
     from tunesmith.models.load import load_model
@@ -65,10 +70,7 @@ def set_up(config: RunConfig) -> Session:
     from tunesmith.training.trackers import check_trackers
 
     check_trackers(config.report_to)
-    run = Run(Path(config.output_dir or "."))
     resume = choose_checkpoint(config) if config.do_train else None
-    run.folder.mkdir(parents=True, exist_ok=True)
-    run.emit("start", resume=str(resume) if resume else None)
     tokenizer = load_tokenizer(config)
     template = load_template_for(config, tokenizer)
     prepared = prepare(config, tokenizer, template)
