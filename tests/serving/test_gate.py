@@ -36,9 +36,7 @@ def test_the_right_key_opens(locked: Stage) -> None:
     assert response.status_code == 200
 
 
-@pytest.mark.parametrize(
-    "value", [None, "", "Bearer", "Bearer wrong", f"Basic {KEY}", KEY, f"Bearer {KEY}x"]
-)
+@pytest.mark.parametrize("value", [None, "", "Bearer", "Bearer wrong", f"Basic {KEY}", KEY, f"Bearer {KEY}x"])
 @pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/v1/adapters", "/nothing"])
 def test_a_wrong_key_does_not(locked: Stage, value: str | None, path: str) -> None:
     sent = {} if value is None else {b"authorization": value.encode()}
