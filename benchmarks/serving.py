@@ -123,17 +123,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "serving.json")
     args = parser.parse_args()
 
+    from transformers import AutoModelForCausalLM
+
     from tunesmith.config.schema import RunConfig
     from tunesmith.inference.opening import open_model
+    from tunesmith.models.hub import resolve_model
 
     keys = {"model_name_or_path": MODEL, "template": "smollm2", "infer_dtype": "float32"}
     opened = open_model(RunConfig.from_dict(keys, command="chat"), batch_size=args.requests)
     engine: Any = opened.engine
+    ordinary = AutoModelForCausalLM.from_pretrained(resolve_model(MODEL).path, dtype=torch.float32).eval()
     requests = requests_of(opened.form, args.requests, args.max_new)
     ways: dict[str, Callable[[], Timed]] = {
         "at_once": lambda: at_once(engine, requests),
         "in_turn": lambda: in_turn(engine, requests),
-        "generate": lambda: plain(engine.model, requests),
+        "generate": lambda: plain(ordinary, requests),
     }
     runs: dict[str, list[Timed]] = {name: [] for name in ways}
     for number in range(args.rounds):
