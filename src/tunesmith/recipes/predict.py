@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core import env, log
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.lazy import load_object
-from tunesmith.core.runs import Run, write_atomic, write_json
+from tunesmith.core.runs import Run, merge_results, write_atomic, write_json
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -197,21 +197,10 @@ class Prediction:
         metrics["predict_runtime"] = round(runtime, 4)
         metrics["predict_samples_per_second"] = round(n_new / runtime, 3)
         metrics["predict_steps_per_second"] = round(-(-n_new // self.batch_size) / runtime, 3)
-        save_results(self.folder, "predict", metrics)
+        merge_results(self.folder, "predict_results.json", metrics)
         Run(self.folder).emit("predicted", rows=len(pairs), **metrics)
         _logger.info("%d predictions in %s: %s", len(pairs), self.folder / ROWS_FILE, metrics)
         return metrics
-
-
-def save_results(folder: Path, split: str, metrics: dict[str, float]) -> None:
-    """Writes `<split>_results.json` and merges it into all_results.json."""
-    write_json(folder / f"{split}_results.json", dict(sorted(metrics.items())))
-    merged = folder / "all_results.json"
-    try:
-        known = json.loads(merged.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    write_json(merged, dict(sorted((known | metrics).items())))
 
 
 def _whole_lines(file: Path) -> list[bytes]:

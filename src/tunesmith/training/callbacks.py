@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -268,11 +267,3 @@ class EarlyStop(TrainerCallback):
         if self._bad >= self._patience:
             logger.info("early stop: %s has not improved for %d evaluations", key, self._bad)
             control.should_training_stop = True
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The entries of trainer_log.jsonl."""
-    path = folder / TRAINER_LOG
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
