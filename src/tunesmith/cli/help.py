@@ -23,7 +23,7 @@ _EXAMPLES = {
     "webchat": "tunesmith webchat examples/inference/smollm2.yaml",
     "eval": "tunesmith eval --model_name_or_path smollm2-135m --template fewshot",
 }
-_LATER = ("webchat", "eval")
+_LATER = ("eval",)
 _PLACES = {"data": "data preview | check | convert"}
 _OWN_WORDS = {
     "data": """\

@@ -20,7 +20,7 @@ COMMANDS = {
     "api": "tunesmith.cli.api:main",
     "infer": "tunesmith.cli.infer:main",
     "template": "tunesmith.cli.template:main",
-    "webchat": "tunesmith.cli.later:webchat",
+    "webchat": "tunesmith.cli.webchat:main",
     "webui": "tunesmith.cli.later:webui",
     "eval": "tunesmith.cli.later:evaluate",
     "explain": "tunesmith.cli.explain:main",
@@ -35,6 +35,7 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
 
   train      fine-tune, evaluate, predict: what do_train, do_eval and do_predict say
   chat       talk to a model in the terminal
+  webchat    talk to a model in the browser
   api        serve a model over HTTP, as OpenAI's clients speak it
   infer      answer a data set into a file
   export     merge an adapter into its base model and write it out
@@ -48,7 +49,7 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   version    the version
   help       this text
 
-  webchat, webui, eval come later and say so
+  webui, eval come later and say so
 
 tunesmith COMMAND -h lists the keys that a command uses.
 The same file serves every command: each takes the keys that it knows.
