@@ -19,7 +19,7 @@ from tunesmith.data.rows import RowsBuilder, TokenizedRows, pack_arrays
 from tunesmith.data.sources import data_files
 from tunesmith.data.spans import masked_answers
 from tunesmith.data.stop import end_tokens
-from tunesmith.data.tokenize import Encoder, is_trained, n_lost_headers, tokenize
+from tunesmith.data.tokenize import LOST_HEADER, LOST_QUESTION, Encoder, is_trained, tokenize
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -144,7 +144,9 @@ def book_rows(batch: list[Conversation], encoder: Encoder, report: DatasetReport
     conversations, rendered = render_rows(batch, encoder, report)
     rows = tokenize(encoder, conversations, rendered)
     kept = [row for row in rows if is_trained(row) or _book_untrained(row, report)]
-    report.lost_headers += n_lost_headers(kept)
+    for row in kept:
+        if row.extra:
+            report.note_cut(row.source or Source("", 0), LOST_HEADER in row.extra, LOST_QUESTION in row.extra)
     return kept
 
 
