@@ -118,3 +118,7 @@ def micro_batches(step: StepRows, budget: int) -> list[MicroBatch]:
     rows = [row for row in step.rows if row.n_trained]
     plan = plan_micro_batches([len(row.input_ids) for row in rows], budget)
     return [lay_end_to_end([rows[index] for index in group]) for group in plan]
+
+
+IDLE = lay_end_to_end([Row((0, 0), (IGNORE_INDEX, 0), -1)])
+"""For a process that has no row in a step while others have."""

@@ -17,7 +17,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from tunesmith.core.errors import TrainingError
 from tunesmith.models.forward import HiddenForward, MicroBatch
 from tunesmith.objectives.base import TokenObjective
-from tunesmith.training.batches import StepRows, collate, micro_batches
+from tunesmith.training.batches import IDLE, StepRows, collate, micro_batches
 from tunesmith.training.checkpoints import STAGING, publish, rotate
 from tunesmith.training.sampling import WindowSampler
 
@@ -80,13 +80,16 @@ class StepTrainer(Trainer):
         model.train()
         n_items = float(inputs.n_items if num_items_in_batch is None else num_items_in_batch)
         if n_items == 0:
-            if not len(inputs) and self.args.world_size == 1:
+            if not len(inputs):
                 return torch.zeros((), device=self.args.device)  # all its rows were bad and let go: nothing to learn
             raise TrainingError(f"no trained token in this step ({self._where(inputs)})")
         # DDP averages gradients over processes; the sum over all of them is meant.
         scale = self.args.world_size / n_items
         total = torch.zeros((), device=self.args.device)
         batches = self._micro_batches(inputs)
+        if not batches:
+            # Gradients are averaged over all processes: one whose rows were all bad takes part, with a loss of zero.
+            batches, scale = [IDLE.to(self.args.device)], 0.0
         for index, batch in enumerate(batches):
             is_last = index == len(batches) - 1
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
