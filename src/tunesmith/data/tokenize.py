@@ -35,6 +35,12 @@ class CutPrompt:
     has_header: bool
     has_question: bool
 
+    @property
+    def marks(self) -> dict[str, bool]:
+        """What `TokenizedRow.extra` says of it."""
+        lost = {LOST_HEADER: not self.has_header, LOST_QUESTION: not self.has_question}
+        return {name: True for name, is_lost in lost.items() if is_lost}
+
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
@@ -113,8 +119,7 @@ def cut_row(encoder: Encoder, conversation: Conversation, whole: TokenizedRow) -
         if keep_source < len(prompt[0]):
             cut = cut_prompt(encoder, turn.prompt, asked[index], keep_source)
             prompt = (cut.ids, cut.labels)
-            extra |= {LOST_HEADER: True} if not cut.has_header else {}
-            extra |= {LOST_QUESTION: True} if not cut.has_question else {}
+            extra |= cut.marks
         start = len(ids)
         ids += prompt[0] + answer[0][:keep_target]
         labels += prompt[1] + answer[1][:keep_target]
