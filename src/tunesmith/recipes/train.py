@@ -44,20 +44,12 @@ def run(config: RunConfig) -> None:
         Interrupted: a signal stopped it after a checkpoint.
     """
     run = Run(Path(config.output_dir or "."))
-    run.folder.mkdir(parents=True, exist_ok=True)
-    run.emit("start", command="train")
-    try:
+    with run.working("train"):
         session = set_up(config, run)
         if config.do_train:
             fit(session)
         if session.trainer.eval_dataset is not None and (config.do_eval or config.eval_strategy != "no"):
             evaluate(session)
-    except Interrupted:
-        raise
-    except BaseException as error:
-        run.emit("failed", reason=f"{type(error).__name__}: {error}")
-        raise
-    run.emit("finished")
     _say_where(session)
 
 
