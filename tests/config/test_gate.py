@@ -29,9 +29,6 @@ REFUSED = {
     "use_adam_mini": True,
     "use_muon": True,
     "optim": "galore_adamw",
-    "use_dft_loss": True,
-    "pref_loss": "simpo",
-    "kto_chosen_weight": 2,
     "ppo_epochs": 2,
     "reward_model": "m",
     "infer_backend": "vllm",
@@ -40,7 +37,6 @@ REFUSED = {
     "enable_torch_profiler": True,
     "use_swanlab": True,
     "moe_aux_loss_coef": 0.1,
-    "label_smoothing_factor": 0.1,
     "logging_dir": "logs",
     "torch_compile": True,
     "enable_jit_checkpoint": True,
@@ -52,6 +48,9 @@ REFUSED = {
     "use_hyper_parallel": True,
 }
 ACCEPTED = {
+    "stage": "dpo",
+    "use_dft_loss": True,
+    "label_smoothing_factor": 0.1,
     "use_rslora": True,
     "train_from_scratch": True,
     "init_special_tokens": "desc_init",
