@@ -1,4 +1,4 @@
-"""Rewards of generated answers by rule, by the user's own function, or by a server; reward models are in reward_model.py.
+"""Rewards of generated answers by rule or by the user's own function; reward models and servers have their own files.
 
 A reward is named in `reward_funcs`: `json_valid`, `length:40`, `regex:PATTERN`, `exact_match`, or `my.py:score`.
 """
@@ -71,10 +71,17 @@ def _json_valid(argument: str) -> Reward:
 def _length(argument: str) -> Reward:
     """1 at the wanted number of tokens, falling to 0 at none and at twice as many."""
     wanted = int(argument)
+    if wanted < 1:
+        raise ValueError(f"{wanted} is no length")
     return lambda samples: [max(0.0, 1 - abs(one.n_tokens - wanted) / wanted) for one in samples]
 
 
-_ARGUMENT = {"exact_match": "", "json_valid": "", "regex": "a pattern, as in regex:^\\d+$", "length": "tokens, as in length:40"}
+_ARGUMENT = {
+    "exact_match": "",
+    "json_valid": "",
+    "regex": "a pattern, as in regex:^\\d+$",
+    "length": "tokens, as in length:40",
+}
 _RULES = {"exact_match": _exact_match, "json_valid": _json_valid, "regex": _regex, "length": _length}
 
 
@@ -109,7 +116,7 @@ def _load(name: str) -> Reward:
         raise ValueError(f"needs {wanted}" if wanted else "takes nothing behind a colon")
     try:
         return _RULES[word](argument)
-    except (re.error, ValueError, ZeroDivisionError) as error:
+    except (re.error, ValueError) as error:
         raise ValueError(f"{error}: it needs {wanted}") from error
 
 
