@@ -23,6 +23,7 @@ class PromptRow:
         label_text: the answer that the row holds, without end tokens; empty where it holds none.
         source: where the row comes from.
         lost_tokens: tokens that the prompt lost to `cutoff_len`.
+        asked: content of the last message of the prompt.
     """
 
     input_ids: list[int]
@@ -30,6 +31,7 @@ class PromptRow:
     label_text: str
     source: Source | None = None
     lost_tokens: int = 0
+    asked: str = ""
 
 
 def encode_prompts(
@@ -60,7 +62,8 @@ def encode_prompts(
         if len(ids) > encoder.cutoff_len:
             (kept, _), _ = cut_prompt(encoder, one.question, one.prompt.messages[-1].content, encoder.cutoff_len)
         text = encoder.tokenizer.decode(kept)
-        rows.append(PromptRow(kept, text, label, one.prompt.source, len(ids) - len(kept)))
+        asked_last = one.prompt.messages[-1].content
+        rows.append(PromptRow(kept, text, label, one.prompt.source, len(ids) - len(kept), asked_last))
     report.kept += len(rows)
     report.truncated += sum(row.lost_tokens > 0 for row in rows)
     return rows
