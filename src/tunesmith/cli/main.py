@@ -18,7 +18,9 @@ COMMANDS = {
     "export": "tunesmith.cli.export:main",
     "data": "tunesmith.cli.data:main",
     "api": "tunesmith.cli.api:main",
+    "infer": "tunesmith.cli.infer:main",
     "template": "tunesmith.cli.template:main",
+    "runs": "tunesmith.cli.runs:main",
     "webchat": "tunesmith.cli.later:webchat",
     "webui": "tunesmith.cli.later:webui",
     "eval": "tunesmith.cli.later:evaluate",
@@ -35,9 +37,11 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   train      fine-tune, evaluate, predict: what do_train, do_eval and do_predict say
   chat       talk to a model in the terminal
   api        serve a model over HTTP, as OpenAI's clients speak it
+  infer      answer a data set into a file
   export     merge an adapter into its base model and write it out
   data       preview CONFIG shows rows as the model sees them; check CONFIG reads every row;
              convert INPUT OUTPUT writes rows in another layout
+  runs       list, show, queue, stop, resume, clone, compare: what was trained here, and what waits
   template   list, show NAME; verify FOLDER holds a model folder against its template
 
   explain    explain KEY [CONFIG]: what a key does, and its value in a file

@@ -25,7 +25,6 @@ class Method(Group):
         not_yet_values={
             "pt": "training on plain text",
             "rm": "training reward models",
-            "dpo": "preference training",
             "kto": "training on good/bad marks",
         },
         commands=("train", "data"),
