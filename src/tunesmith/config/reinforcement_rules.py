@@ -53,7 +53,9 @@ def answers_can_be_sampled(config: RunConfig) -> Iterator[Fault]:
         yield Fault((key, "stage"), f"stage {config.stage} learns from answers that differ: they must be drawn")
     for name, plain in (("num_beams", 1), ("repetition_penalty", 1.0)):
         if getattr(config, name) != plain:
-            what = f"{name} {getattr(config, name)} makes answers that the policy itself would not: ratios would be wrong"
+            what = (
+                f"{name} {getattr(config, name)} makes answers that the policy itself would not: ratios would be wrong"
+            )
             yield Fault((name, "stage"), what, "leave it out")
     if config.max_new_tokens == 0:
         yield Fault(("max_new_tokens", "stage"), f"stage {config.stage} needs a longest answer", "max_new_tokens: 256")

@@ -1,4 +1,4 @@
-"""What must hold between keys. One small function a rule; more in data_rules.py and reinforcement_rules.py, of files in paths.py."""
+"""What must hold between keys. One small function a rule; more in data_rules.py, reinforcement_rules.py, paths.py."""
 
 from __future__ import annotations
 

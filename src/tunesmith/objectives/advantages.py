@@ -32,25 +32,28 @@ def generalized_advantages(
     return advantages, advantages + values
 
 
-def whiten(numbers: torch.Tensor, *, shift_mean: bool = True) -> torch.Tensor:
+def whiten(numbers: torch.Tensor, of: torch.Tensor | None = None, *, shift_mean: bool = True) -> torch.Tensor:
     """Scales to variance 1 and, unless told otherwise, mean 0.
 
     Args:
-        numbers: (N,) of all tokens that are trained on together.
+        numbers: (N,).
+        of: (M,) all numbers that are trained on together, on all processes; None: these.
         shift_mean: False keeps the mean where it was.
     """
-    mean, variance = numbers.mean(), numbers.var(unbiased=False)
+    known = numbers if of is None else of
+    mean, variance = known.mean(), known.var(unbiased=False)
     scaled = (numbers - mean) * torch.rsqrt(variance + EPSILON)
     return scaled if shift_mean else scaled + mean
 
 
-def group_advantages(rewards: torch.Tensor, scale: str) -> torch.Tensor:
+def group_advantages(rewards: torch.Tensor, scale: str, of: torch.Tensor | None = None) -> torch.Tensor:
     """How much better each answer is than the others to its prompt (GRPO, arXiv 2402.03300, section 4.1.2).
 
     Args:
         rewards: (P, G) rewards of G answers to each of P prompts.
         scale: `group` divides by the deviation within the group; `batch` by that of all rewards of the step; `none`
             leaves differences as they are (Dr. GRPO, arXiv 2503.20783).
+        of: all rewards of the step, on all processes; None: these.
 
     Returns:
         (P, G); all zero in a group whose rewards are equal.
@@ -58,5 +61,5 @@ def group_advantages(rewards: torch.Tensor, scale: str) -> torch.Tensor:
     centred = rewards - rewards.mean(dim=1, keepdim=True)
     if scale == "none":
         return centred
-    deviation = rewards.std(dim=1, keepdim=True) if scale == "group" else rewards.std()
+    deviation = rewards.std(dim=1, keepdim=True) if scale == "group" else (rewards if of is None else of).std()
     return centred / (deviation + 1e-4)

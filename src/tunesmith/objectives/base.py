@@ -102,7 +102,7 @@ class Objective(ABC):
     """
 
     example_kind: ClassVar[str]
-    item: ClassVar[str] = "token"
+    item: str = "token"
     reads: ClassVar[str] = "targets"
     needs_value_head: ClassVar[bool] = False
     observes: bool = False
@@ -140,6 +140,8 @@ class Objective(ABC):
 OBJECTIVES = {
     "sft": "tunesmith.objectives.sft:SupervisedObjective",
     "dpo": "tunesmith.objectives.dpo:PreferenceObjective",
+    "grpo": "tunesmith.objectives.grpo:GroupObjective",
+    "ppo": "tunesmith.objectives.ppo:ProximalObjective",
 }
 """stage, or preference loss with an objective of its own -> class."""
 

@@ -6,12 +6,27 @@ PPO (arXiv 1707.06347) as Ziegler et al. (arXiv 1909.08593) put it to language m
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from tunesmith.objectives.base import LossOutput
+from tunesmith.objectives.advantages import generalized_advantages, whiten
+from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, Metrics, Scored
 from tunesmith.objectives.clipped import clipped_surrogate
+from tunesmith.objectives.online import (
+    ADVANTAGES,
+    OLD_LOGPS,
+    OLD_VALUES,
+    RETURNS,
+    AnswerColumns,
+    OnlineObjective,
+    Rewarded,
+)
+
+if TYPE_CHECKING:
+    from tunesmith.config.schema import RunConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +81,8 @@ def token_rewards(score: float, logps: torch.Tensor, reference_logps: torch.Tens
         (T,).
     """
     rewards = -kl_weight * (logps - reference_logps)
-    rewards[-1] += score
+    if len(rewards):
+        rewards[-1] += score
     return rewards
 
 
@@ -152,3 +168,88 @@ class RunningMoments:
         """Scores less the mean, by the deviation; as they are while all were equal."""
         deviation = math.sqrt(self.squares / (self.count - 1)) if self.count > 1 else 0.0
         return [(score - self.mean) / deviation if deviation > 0 else score - self.mean for score in scores]
+
+
+class ProximalObjective(OnlineObjective):
+    """PPO over answers, with a value head on the policy's own hidden states."""
+
+    reference = "logps"
+    needs_value_head = True
+    measures = (OLD_LOGPS, REFERENCE_LOGPS, OLD_VALUES)
+
+    def __init__(
+        self,
+        settings: ProximalSettings,
+        steer: AdaptiveKL,
+        *,
+        epochs: int = 4,
+        normalizes_scores: bool = False,
+        whitens_rewards: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.steer = steer
+        self.epochs = epochs
+        self.moments = RunningMoments() if normalizes_scores else None
+        self.whitens_rewards = whitens_rewards
+
+    @classmethod
+    def build(cls, config: RunConfig) -> Self:
+        """With the keys `ppo_*`."""
+        return cls(
+            ProximalSettings(),
+            AdaptiveKL(config.ppo_target),
+            epochs=config.ppo_epochs,
+            normalizes_scores=config.ppo_score_norm,
+            whitens_rewards=config.ppo_whiten_rewards,
+        )
+
+    def columns(self, answers: Rewarded) -> tuple[list[AnswerColumns], Metrics]:
+        """Rewards of tokens, then advantages and returns; the weight of the KL penalty moves afterwards."""
+        measured = answers.columns
+        kl = torch.stack([(one[OLD_LOGPS] - one[REFERENCE_LOGPS]).sum() for one in measured])
+        scores = self._normalized(answers)
+        rewards = [
+            token_rewards(score, one[OLD_LOGPS], one[REFERENCE_LOGPS], self.steer.weight)
+            for score, one in zip(scores, measured, strict=True)
+        ]
+        if self.whitens_rewards:
+            every = answers.gather(torch.cat(rewards))
+            rewards = [whiten(one, every, shift_mean=False) for one in rewards]
+        pairs = [
+            generalized_advantages(reward, one[OLD_VALUES], self.settings.gamma, self.settings.lam)
+            for reward, one in zip(rewards, measured, strict=True)
+        ]
+        every = answers.gather(torch.cat([advantages for advantages, _ in pairs]))
+        found = [{ADVANTAGES: whiten(advantages, every), RETURNS: returns} for advantages, returns in pairs]
+        metrics = {
+            "kl": (kl.sum(), float(len(kl))),
+            "kl_weight": (torch.tensor(self.steer.weight * len(kl)), float(len(kl))),
+        }
+        all_kl = answers.gather(kl)
+        self.steer.update(float(all_kl.mean()), len(all_kl))
+        return found, metrics
+
+    def _normalized(self, answers: Rewarded) -> list[float]:
+        scores: list[float] = answers.scores.tolist()
+        if self.moments is None:
+            return scores
+        self.moments.update(answers.gather(answers.scores).tolist())
+        return self.moments.normalize(scores)
+
+    def loss(self, scored: Scored) -> LossOutput:
+        """See `Objective.loss`; items are tokens."""
+        known = scored.per_target
+        if scored.value_head is None:
+            raise AssertionError("PPO needs a value head")
+        critic = CriticTokens(scored.value_head(scored.hidden), known[OLD_VALUES], known[RETURNS])
+        return ppo_loss(scored.per_token_logps(), known[OLD_LOGPS], known[ADVANTAGES], critic, self.settings)
+
+    def state(self) -> dict[str, Any]:
+        """The weight of the KL penalty and the moments of scores."""
+        return {"kl_weight": self.steer.weight, "moments": asdict(self.moments) if self.moments else None}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes what `state` gave."""
+        self.steer.weight = float(state["kl_weight"])
+        if self.moments is not None and state["moments"]:
+            self.moments = RunningMoments(**state["moments"])

@@ -35,7 +35,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Rewarded:
+class Scores:
     """What the answers of a step are worth.
 
     Attributes:
@@ -51,9 +51,9 @@ class Rewarded:
 
 def sampling_of(config: Any) -> SamplingParams:
     """How answers are drawn: as the policy itself would, unless the user sets the generation keys."""
-    plain = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    kept = {name: getattr(config, name) if name in config.explicit else value for name, value in plain.items()}
-    return replace(SamplingParams.from_config(config), **kept)
+    plain: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    changed = {name: value for name, value in plain.items() if name not in config.explicit}
+    return replace(SamplingParams.from_config(config), **changed)
 
 
 class Sampler:
@@ -86,7 +86,7 @@ class Sampler:
         requests = [
             GenerationRequest(
                 prompt.input_ids,
-                replace(self.sampling, n=self.count, seed=_seed(self.seed, step, number)),
+                replace(self.sampling, n=self.count, seed=seed_of(self.seed, step, number)),
                 self.form.end_token_ids,
             )
             for prompt, number in zip(prompts, numbers, strict=True)
@@ -117,7 +117,7 @@ class Sampler:
         return Answer(number, tuple(prompt.input_ids), ids, sample)
 
 
-def _seed(*parts: int) -> int:
+def seed_of(*parts: int) -> int:
     """A seed of its own for each combination of numbers, 62 bits."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 2
@@ -135,7 +135,7 @@ class Judge:
         self.rewards = rewards
         self.weights = tuple(weights) or (1.0,) * len(rewards)
 
-    def score(self, samples: Sequence[Sample]) -> Rewarded:
+    def score(self, samples: Sequence[Sample]) -> Scores:
         """Every reward of every answer."""
         started = time.monotonic()
         parts = {name: [float(score) for score in reward(samples)] for name, reward in self.rewards.items()}
@@ -143,4 +143,4 @@ class Judge:
             sum(weight * scores[place] for weight, scores in zip(self.weights, parts.values(), strict=True))
             for place in range(len(samples))
         ]
-        return Rewarded(totals, parts, time.monotonic() - started)
+        return Scores(totals, parts, time.monotonic() - started)

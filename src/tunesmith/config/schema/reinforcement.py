@@ -30,9 +30,7 @@ class Rewards(Group):
         (),
         "Rewards by rule: json_valid, exact_match, length:TOKENS, regex:PATTERN, or FILE.py:FUNCTION.",
     )
-    reward_weights: tuple[float, ...] = key(
-        (), "Factor on each of reward_funcs, then on reward_model; default: all 1."
-    )
+    reward_weights: tuple[float, ...] = key((), "Factor on each of reward_funcs, then on reward_model; default: all 1.")
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -41,7 +39,9 @@ class Proximal(Group):
 
     TITLE: ClassVar[str] = "PPO"
 
-    ppo_buffer_size: int = key(1, "Updates' worth of prompts that are answered together, before training on them.", ge=1)
+    ppo_buffer_size: int = key(
+        1, "Updates' worth of prompts that are answered together, before training on them.", ge=1
+    )
     ppo_epochs: int = key(4, "Times that each batch of answers is trained on.", ge=1)
     ppo_score_norm: bool = key(False, "Normalise scores by mean and deviation of all scores so far.")
     ppo_target: float = key(6.0, "KL divergence of an answer that the penalty aims at, in nats.", gt=0)
@@ -63,7 +63,7 @@ class GroupRelative(Group):
     )
     grpo_loss: str = key(
         "grpo",
-        "What is averaged: tokens of an answer, then answers (grpo); all tokens (dapo); tokens by max_new_tokens (dr_grpo).",
+        "Average over an answer's tokens, then answers (grpo); all tokens (dapo); tokens by max_new_tokens (dr_grpo).",
         choices=("grpo", "dapo", "dr_grpo"),
     )
     grpo_scale_rewards: str = key(

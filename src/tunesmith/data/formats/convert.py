@@ -98,7 +98,12 @@ def _alpaca_problems(spec: DatasetSpec, kind: Kind, stage: str, where: str) -> l
     columns = spec.columns
     if not columns.prompt and not columns.query:
         return [Problem("neither prompt nor query is named", where, "name the column under columns: prompt")]
-    if kind in ("conversation", "feedback") and stage not in ("ppo", "grpo") and not columns.response and not spec.ranking:
+    if (
+        kind in ("conversation", "feedback")
+        and stage not in ("ppo", "grpo")
+        and not columns.response
+        and not spec.ranking
+    ):
         fix = "name it under columns: response; a set of plain texts is for stage pt"
         return [Problem(f"stage {stage} needs an answer and no column of it is named", where, fix)]
     return []
