@@ -84,8 +84,8 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
 
     model, tokenizer = parts
     autocast = training_precision(config, stored_dtype(base_folder(model))).autocast
-    forward = HiddenForward(model)
     objective = lookup(OBJECTIVES, objective_name(config.stage, config.pref_loss)).build(config)
+    forward = HiddenForward(model, reads_hidden=objective.needs_value_head)
     plan = plan_memory(config, model, forward, prepared, resume)
     stop = StopOnSignal()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from tunesmith.core.errors import TrainingError
 from tunesmith.models.forward import HiddenForward, MicroBatch
+from tunesmith.models.value_head import load_value_head, save_value_head, value_head_of, without_value_head
 from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, Objective, Scored
 from tunesmith.objectives.online import AnswerColumns
 from tunesmith.training.batches import Row, StepRows, collate, micro_batches
-from tunesmith.training.checkpoints import STAGING, publish, rotate
+from tunesmith.training.checkpoints import STAGING, manifest_of, publish, rotate
 from tunesmith.training.reference import Reference
 from tunesmith.training.reinforce import Read, Reinforcement, measure_rows
 from tunesmith.training.sampling import WindowSampler
@@ -192,6 +193,7 @@ class StepTrainer(Trainer):
             per_row=batch.per_row,
             reference=reference,
             baseline=baseline,
+            value_head=value_head_of(model) if self.objective.needs_value_head else None,
         )
 
     @property
@@ -314,10 +316,33 @@ class StepTrainer(Trainer):
         if self.args.should_save:
             self._refresh_callback_states()
             self.state.save_to_json(str(staged / "trainer_state.json"))
-            publish(staged, final, {**self.checkpoint_facts, "step": self.state.global_step})
+            facts = {**self.checkpoint_facts, "step": self.state.global_step, "objective": self.objective.state()}
+            publish(staged, final, facts)
             rotate(run_dir, self.args.save_total_limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
         self.checkpoint_seconds = time.monotonic() - started
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Weights and tokenizer; the value head in a file of its own, where other programs look for it."""
+        folder = Path(output_dir or self.args.output_dir)
+        with without_value_head(self.model) as head:
+            super()._save(str(folder), state_dict)
+        if head is not None and self.args.should_save:
+            save_value_head(head, folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._load_with_head(Path(resume_from_checkpoint), super()._load_from_checkpoint, resume_from_checkpoint, model)
+        state = manifest_of(Path(resume_from_checkpoint)).get("objective", {})
+        self.objective.load_state(state)
+
+    def _load_best_model(self) -> None:
+        self._load_with_head(Path(str(self.state.best_model_checkpoint)), super()._load_best_model)
+
+    def _load_with_head(self, folder: Path, load: Callable[..., None], *arguments: Any) -> None:
+        with without_value_head(self.model) as head:
+            load(*arguments)
+        if head is not None:
+            load_value_head(head, folder)
 
     def _refresh_callback_states(self) -> None:
         for callback in self._exportable():
