@@ -133,8 +133,10 @@ def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Modu
 
 
 def needs_value_head(config: RunConfig) -> bool:
-    """Whether the model of this run gives a number for a sequence."""
-    return config.stage == "rm" and config.command in ("train", "api")
+    """Whether the model of this run gives a number for a token or a sequence: a reward model, or PPO's critic."""
+    return (config.stage == "rm" and config.command in ("train", "api")) or (
+        config.stage == "ppo" and config.command == "train"
+    )
 
 
 def _find_adapters(config: RunConfig, base: Path) -> list[Path]:

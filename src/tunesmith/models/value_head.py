@@ -141,13 +141,26 @@ def score_sequences(model: nn.Module, sequences: Sequence[Sequence[int]]) -> lis
     was_training = model.training
     model.eval()
     try:
-        forward = HiddenForward(model, reads_hidden=True)
-        scores: list[float] = []
-        for group in _groups(sequences, _BUDGET):
-            scores += head(forward(model, _ends(group, next(model.parameters()).device))).float().tolist()
+        return last_values(model, HiddenForward(model, reads_hidden=True), head, sequences)
     finally:
         model.train(was_training)
-    return scores
+
+
+@torch.no_grad()
+def last_values(
+    model: nn.Module, forward: HiddenForward, head: ValueHead, sequences: Sequence[Sequence[int]]
+) -> list[float]:
+    """What a head makes of the last token of each sequence, with the model as it is at the moment.
+
+    Args:
+        model: in evaluation mode.
+        forward: over it, reading hidden states.
+        head: the model's own or another one.
+        sequences: token ids, at least one each.
+    """
+    device = next(model.parameters()).device
+    groups = _groups(sequences, _BUDGET)
+    return [score for group in groups for score in head(forward(model, _ends(group, device))).float().tolist()]
 
 
 def _groups(sequences: Sequence[Sequence[int]], budget: int) -> Iterator[list[Sequence[int]]]:

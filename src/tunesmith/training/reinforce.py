@@ -19,7 +19,7 @@ from tunesmith.models.forward import MicroBatch
 from tunesmith.objectives.base import REFERENCE_LOGPS, Objective, Scored
 from tunesmith.objectives.online import OLD_LOGPS, OLD_VALUES, AnswerColumns, OnlineObjective, Rewarded
 from tunesmith.training.batches import Row, StepRows, lay_end_to_end, plan_micro_batches
-from tunesmith.training.reward_server import ServerReward
+from tunesmith.training.reward_model import find_reward_model
 from tunesmith.training.rewards import load_rewards
 from tunesmith.training.rollout import Answer, Judge, Sampler, Scores, sampling_of, seed_of
 from tunesmith.training.sums import Sums
@@ -58,8 +58,8 @@ def find_reinforcement(
     if not isinstance(objective, OnlineObjective):
         return None
     rewards = dict(zip(config.reward_funcs, load_rewards(config.reward_funcs), strict=True))
-    if config.reward_model and config.reward_model_type == "api":
-        rewards["reward_model"] = ServerReward(config.reward_model)
+    if config.reward_model:
+        rewards["reward_model"] = find_reward_model(config, model, tokenizer)
     count = config.num_generations if config.stage == "grpo" else 1
     answers = config.per_device_train_batch_size * config.gradient_accumulation_steps * count
     opened = open_model(config, batch_size=min(answers, _MOST_AT_ONCE), model=model, tokenizer=tokenizer)

@@ -31,6 +31,7 @@ class Sample:
         text: prompt and answer as the model saw them, special tokens included.
         n_tokens: tokens of the answer.
         is_whole: whether it ended by itself, not at the limit.
+        ids: tokens of prompt and answer.
     """
 
     prompt: str
@@ -39,6 +40,7 @@ class Sample:
     text: str
     n_tokens: int
     is_whole: bool
+    ids: tuple[int, ...] = ()
 
 
 Reward = Callable[[Sequence[Sample]], Sequence[float]]

@@ -111,6 +111,7 @@ class Sampler:
             completion=text,
             reference=prompt.label_text,
             text=prompt.prompt_text + tokenizer.decode(list(ids)),
+            ids=(*prompt.input_ids, *ids),
             n_tokens=len(completion.token_ids),
             is_whole=completion.finish_reason == "stop",
         )
