@@ -116,7 +116,8 @@ def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Modu
             enable_checkpointing(model)
         model = _announce(apply_finetuning(model, config, new_ids, precision.trained, adapters), config)
         if needs_value_head(config):
-            attach_value_head(model, [*reversed(adapters), resolved.path])
+            folders = [*reversed(adapters), resolved.path]
+            attach_value_head(model, folders, starts_at_zero=config.stage == "ppo")
         if precision.autocast is None and (config.use_cpu or device().type == "cpu"):
             fuse(model)
         return model.train()

@@ -53,13 +53,16 @@ def value_head_of(model: nn.Module) -> ValueHead | None:
     return head
 
 
-def attach_value_head(model: nn.Module, folders: Sequence[Path], *, must_exist: bool = False) -> ValueHead:
+def attach_value_head(
+    model: nn.Module, folders: Sequence[Path], *, must_exist: bool = False, starts_at_zero: bool = False
+) -> ValueHead:
     """Puts a value head on a model, in float32, trainable; loaded where one of the folders has one.
 
     Args:
         model: as it is trained or asked, PEFT and all.
         folders: where it may be saved, looked into in order.
         must_exist: a new head would answer noise: it must be in one of the folders.
+        starts_at_zero: a new head says 0 of everything: a critic that knows nothing yet must not steer by noise.
 
     Raises:
         ModelError: it must exist and does not, or it does not fit the model.
@@ -73,6 +76,8 @@ def attach_value_head(model: nn.Module, folders: Sequence[Path], *, must_exist: 
     elif must_exist:
         places = ", ".join(str(folder) for folder in folders)
         raise ModelError(f"no {FILE} in {places}: it is no reward model; train one with stage: rm")
+    elif starts_at_zero:
+        nn.init.zeros_(head.summary.weight)
     head.to(next(model.parameters()).device)
     setattr(model, _NAME, head)
     return head

@@ -197,7 +197,7 @@ class ProximalObjective(OnlineObjective):
         """With the keys `ppo_*`."""
         return cls(
             ProximalSettings(),
-            AdaptiveKL(config.ppo_target),
+            AdaptiveKL(config.ppo_target, config.ppo_kl_weight),
             epochs=config.ppo_epochs,
             normalizes_scores=config.ppo_score_norm,
             whitens_rewards=config.ppo_whiten_rewards,

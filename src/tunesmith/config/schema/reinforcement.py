@@ -45,6 +45,9 @@ class Proximal(Group):
     ppo_epochs: int = key(4, "Times that each batch of answers is trained on.", ge=1)
     ppo_score_norm: bool = key(False, "Normalise scores by mean and deviation of all scores so far.")
     ppo_target: float = key(6.0, "KL divergence of an answer that the penalty aims at, in nats.", gt=0)
+    ppo_kl_weight: float = key(
+        0.2, "Weight of the KL penalty at the start; it moves towards ppo_target. Small rewards need a small one.", ge=0
+    )
     ppo_whiten_rewards: bool = key(False, "Normalise the rewards of tokens before advantages are computed.")
 
 
