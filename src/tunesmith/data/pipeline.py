@@ -143,7 +143,7 @@ def prepare_prompts(config: RunConfig, tokenizer: Any, template: Any) -> list[Pr
     for spec, report in zip(specs, reports, strict=True):
         stage = config.stage if config.stage in PROMPT_STAGES else "sft"
         examples = read_examples(spec, stage, config.max_samples, config.seed, report)
-        found = [without_trailing(row) for row in examples if isinstance(row, Conversation)]
+        found = [_asked(row) for row in examples if isinstance(row, Conversation)]
         rows += encode_prompts(encoder, found, end_ids(encoder), report)
     stop_on_rejects(reports, config)
     if config.val_size and not config.eval_dataset:
@@ -158,6 +158,11 @@ def prepare_prompts(config: RunConfig, tokenizer: Any, template: Any) -> list[Pr
             "%d prompts were cut to cutoff_len %d, the first: %s", len(cut), config.cutoff_len, cut[0].source
         )
     return rows
+
+
+def _asked(row: Conversation) -> Conversation:
+    """A row without what follows its last answer; one that holds no answer is asked as it is."""
+    return without_trailing(row) if any(message.role == "assistant" for message in row.messages) else row
 
 
 def make_encoder(config: RunConfig, tokenizer: Any, template: Any) -> Encoder:

@@ -89,7 +89,7 @@ def stage_problems(spec: DatasetSpec, stage: str) -> list[Problem]:
                 "use stage pt, or another data set",
             )
         )
-    if spec.formatting == "alpaca":
+    if spec.formatting in ("alpaca", "completion"):
         problems += _alpaca_problems(spec, kind, stage, where)
     return problems
 
