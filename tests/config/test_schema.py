@@ -15,6 +15,7 @@ OURS = {
     "dtype",
     "force_base",
     "micro_batch_tokens",
+    "num_expand",
     "overwrite_export",
     "skip_bad_rows",
     "stop",

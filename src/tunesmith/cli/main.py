@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "tunesmith.cli.train:main",
     "chat": "tunesmith.cli.chat:main",
     "export": "tunesmith.cli.export:main",
+    "expand": "tunesmith.cli.expand:main",
     "data": "tunesmith.cli.data:main",
     "api": "tunesmith.cli.api:main",
     "template": "tunesmith.cli.template:main",
@@ -36,6 +37,7 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   chat       talk to a model in the terminal
   api        serve a model over HTTP, as OpenAI's clients speak it
   export     merge an adapter into its base model and write it out
+  expand     add blocks to a model that leave its answers as they are (LLaMA Pro)
   data       preview CONFIG shows rows as the model sees them; check CONFIG reads every row;
              convert INPUT OUTPUT writes rows in another layout
   template   list, show NAME; verify FOLDER holds a model folder against its template

@@ -14,7 +14,8 @@ INFER = (*CHAT, "export")
 MODEL = ("train", *INFER, "eval")
 TOKENIZER = ("train", "data", *INFER, "eval")
 EVAL = ("eval",)
-COMMANDS = ("train", "data", "export", "chat", "api", "webchat", "eval")
+BASE = (*TOKENIZER, "expand")
+COMMANDS = ("train", "data", "export", "chat", "api", "webchat", "eval", "expand")
 """The commands that take a configuration."""
 
 
