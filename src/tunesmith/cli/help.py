@@ -20,9 +20,9 @@ _EXAMPLES = {
     "data": "tunesmith data preview examples/train_lora/smollm2_lora_sft.yaml",
     "api": "tunesmith api examples/inference/smollm2.yaml",
     "webchat": "tunesmith webchat examples/inference/smollm2.yaml",
-    "eval": "tunesmith eval --model_name_or_path smollm2-135m --template fewshot",
+    "eval": "tunesmith eval --model_name_or_path smollm2-135m --template fewshot --task mmlu_test",
 }
-_LATER = ("webchat", "eval")
+_LATER = ("webchat",)
 _PLACES = {"data": "data preview | check | convert"}
 _OWN_WORDS = {
     "data": """\

@@ -21,7 +21,7 @@ COMMANDS = {
     "template": "tunesmith.cli.template:main",
     "webchat": "tunesmith.cli.later:webchat",
     "webui": "tunesmith.cli.later:webui",
-    "eval": "tunesmith.cli.later:evaluate",
+    "eval": "tunesmith.cli.evaluate:main",
     "explain": "tunesmith.cli.explain:main",
     "schema": "tunesmith.cli.schema:main",
     "env": "tunesmith.cli.environment:main",
@@ -35,6 +35,7 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   train      fine-tune, evaluate, predict: what do_train, do_eval and do_predict say
   chat       talk to a model in the terminal
   api        serve a model over HTTP, as OpenAI's clients speak it
+  eval       ask a benchmark: MMLU, C-Eval, CMMLU
   export     merge an adapter into its base model and write it out
   data       preview CONFIG shows rows as the model sees them; check CONFIG reads every row;
              convert INPUT OUTPUT writes rows in another layout
@@ -46,7 +47,7 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   version    the version
   help       this text
 
-  webchat, webui, eval come later and say so
+  webchat, webui come later and say so
 
 tunesmith COMMAND -h lists the keys that a command uses.
 The same file serves every command: each takes the keys that it knows.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tunesmith.config import data_rules, paths
+from tunesmith.config import data_rules, paths, tasks
 from tunesmith.config.fault import Fault
 from tunesmith.config.schema import COMMANDS, KEYS, RunConfig
 
@@ -268,5 +268,6 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (_TRAIN, gradient_checkpointing_is_decided),
     (_TRAIN, trackers_agree),
     (("export",), export_is_named),
+    (("eval",), tasks.task_is_named),
 )
 """The commands that a rule is for, and the rule."""
