@@ -19,6 +19,7 @@ _EXAMPLES = {
     "export": "tunesmith export examples/merge_lora/smollm2_lora_sft.yaml --export_dir models/merged",
     "data": "tunesmith data preview examples/train_lora/smollm2_lora_sft.yaml",
     "api": "tunesmith api examples/inference/smollm2.yaml",
+    "infer": "tunesmith infer examples/inference/smollm2.yaml dataset=identity save_name=answers.jsonl",
     "webchat": "tunesmith webchat examples/inference/smollm2.yaml",
     "eval": "tunesmith eval --model_name_or_path smollm2-135m --template fewshot --task mmlu_test",
 }

@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "tunesmith.cli.export:main",
     "data": "tunesmith.cli.data:main",
     "api": "tunesmith.cli.api:main",
+    "infer": "tunesmith.cli.infer:main",
     "template": "tunesmith.cli.template:main",
     "webchat": "tunesmith.cli.later:webchat",
     "webui": "tunesmith.cli.later:webui",
@@ -35,7 +36,11 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   train      fine-tune, evaluate, predict: what do_train, do_eval and do_predict say
   chat       talk to a model in the terminal
   api        serve a model over HTTP, as OpenAI's clients speak it
+<<<<<<< HEAD
   eval       ask a benchmark: MMLU, C-Eval, CMMLU
+=======
+  infer      answer a data set into a file
+>>>>>>> main
   export     merge an adapter into its base model and write it out
   data       preview CONFIG shows rows as the model sees them; check CONFIG reads every row;
              convert INPUT OUTPUT writes rows in another layout

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tunesmith.core.journal import Journal
 from tunesmith.core.log import get_logger
@@ -15,20 +15,11 @@ from tunesmith.evaluation.progress import ProgressBar
 from tunesmith.evaluation.prompts import Prompt, draw_examples, letter_tokens, write_prompts
 from tunesmith.evaluation.question import Subject
 from tunesmith.inference.chat import ChatFormat
-from tunesmith.inference.scoring import Score, ScoreRequest
+from tunesmith.inference.engine import Engine
+from tunesmith.inference.scoring import ScoreRequest
 
 ROWS_FILE = "questions.jsonl"
 _logger = get_logger(__name__)
-
-
-class Scorer(Protocol):
-    """The part of an engine that is needed here."""
-
-    context: int | None
-
-    def score(self, requests: Sequence[ScoreRequest], adapter: str | None = None) -> Iterator[tuple[int, Score]]:
-        """Yields (index of the request, its score), in any order."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +101,7 @@ class ChoiceEvaluation:
         folder: where answers are kept, and found by a later run; None: nowhere.
     """
 
-    engine: Scorer
+    engine: Engine
     form: ChatFormat
     settings: ChoiceSettings
     folder: Path | None = None
@@ -128,16 +119,16 @@ class ChoiceEvaluation:
         asked = [(subject, self._prompts(subject)) for subject in subjects]
         journal = self._journal(asked, weights)
         total = sum(len(prompts) for _, prompts in asked)
-        known = journal.begin(total, keep_others=True) if journal else []
+        known = journal.begin(total) if journal else []
         answers = {(answer.subject, answer.index): answer for answer in map(Answer.of_row, known)}
         try:
-            with ProgressBar("questions", total) as show:
+            with ProgressBar("questions", total) as bar:
                 for subject, prompts in asked:
                     for answer in self._ask(subject, prompts, answers):
                         answers[answer.subject, answer.index] = answer
                         if journal:
                             journal.append(answer.as_row())
-                        show(len(answers), score_so_far(answers.values()))
+                        bar.show(len(answers), score_so_far(answers.values()))
                     _tell(subject, answers)
         finally:
             if journal:

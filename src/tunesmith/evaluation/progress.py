@@ -1,10 +1,9 @@
-"""A bar for evaluations: how much is done, how long it takes, how it looks so far; lines where there is no terminal."""
+"""A bar for long work: how much is done, how long it takes, how it looks so far; lines where there is no terminal."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 from tunesmith.core.log import get_logger
@@ -15,7 +14,7 @@ logger = get_logger(__name__)
 
 
 class ProgressBar:
-    """Shows `done` of `total`; used as a `with` block, called with the number done and a word on the scores so far.
+    """Shows `done` of `total`; used as a `with` block.
 
     Args:
         title: what is being done.
@@ -29,14 +28,15 @@ class ProgressBar:
         self._task: Any = None
         self._said = time.monotonic()
 
-    def __enter__(self) -> Callable[..., None]:
+    def __enter__(self) -> ProgressBar:
         if sys.stderr.isatty():
             self._bar = _bar()
             self._task = self._bar.add_task(self._title, total=self._total, score="")
             self._bar.start()
-        return self._show
+        return self
 
-    def _show(self, done: int, score: str = "") -> None:
+    def show(self, done: int, score: str = "") -> None:
+        """Moves the bar to `done`, with a word on the scores so far."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, score=score)
         elif time.monotonic() - self._said > LINE_SECONDS:

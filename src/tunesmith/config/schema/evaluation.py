@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tunesmith.config.schema.key import CHAT, EVAL, Group, key
+from tunesmith.config.schema.key import BATCH, CHAT, EVAL, Group, key
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -31,6 +31,21 @@ class Generating(Group):
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
+class Inferring(Group):
+    """Answers to a data set."""
+
+    TITLE: ClassVar[str] = "answers to a data set"
+    COMMANDS: ClassVar[tuple[str, ...]] = BATCH
+
+    save_name: str = key(
+        "generated_predictions.jsonl", "File that `infer` writes: prompt, predict and label of every row."
+    )
+    matrix_save_name: str | None = key(
+        None, "File for BLEU and ROUGE of these answers and for how long they took; default: no scores."
+    )
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class Evaluation(Group):
     """Benchmarks."""
 
@@ -48,7 +63,13 @@ class Evaluation(Group):
     task_dir: str = key(
         "evaluation", "Folder of the benchmarks; those that are not in it come from the hub."
     )
-    batch_size: int = key(4, "Questions at a time.", ge=1)
+    batch_size: int = key(
+        4,
+        "Questions or rows at a time.",
+        ge=1,
+        note="Where it is not set `infer` takes 16. It changes how fast answers come, not the answers.",
+        commands=(*EVAL, *BATCH),
+    )
     lang: str = key("en", "Language of the prompts.", choices=("en", "zh"))
     n_shot: int = key(5, "Worked examples before each question, drawn once a subject.", ge=0)
     save_dir: str | None = key(
