@@ -99,7 +99,7 @@ def test_every_command_refuses_its_own() -> None:
         "chat": {"vllm_enforce_eager": True},
         "export": {"export_quantization_bit": 4},
         "data": {"ms_hub_token": "x"},
-        "eval": {"n_shot": 3},
+        "eval": {"forgetting": True},
     }.items():
         with pytest.raises(ConfigError, match="not built yet"):
             RunConfig.from_dict(settings, command=command)

@@ -43,9 +43,7 @@ def subjects(n_subjects: int = 3, n_questions: int = 7) -> list[ScoreRequest]:
 
 def continuations() -> list[ScoreRequest]:
     """Four answers to each prompt, of one to six tokens."""
-    return [
-        ScoreRequest(ids(40, 7 * q), tuple(ids(1 + (a + q) % 6, 50 * q + a))) for q in range(5) for a in range(4)
-    ]
+    return [ScoreRequest(ids(40, 7 * q), tuple(ids(1 + (a + q) % 6, 50 * q + a))) for q in range(5) for a in range(4)]
 
 
 def assert_equal(model: Any, engine: HuggingFaceEngine, requests: list[ScoreRequest], **options: Any) -> None:
@@ -60,17 +58,15 @@ def assert_equal(model: Any, engine: HuggingFaceEngine, requests: list[ScoreRequ
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 @pytest.mark.parametrize("requests", [subjects(), continuations(), subjects() + continuations()], ids=len)
-def test_equal_to_a_whole_forward_pass(
-    llama: Any, padded: bool, batch_size: int, requests: list[ScoreRequest]
-) -> None:
+def test_equal_to_a_whole_forward_pass(llama: Any, padded: bool, batch_size: int, requests: list[ScoreRequest]) -> None:
     assert_equal(llama, HuggingFaceEngine(llama, batch_size=batch_size, padded=padded), requests)
 
 
 def test_a_greedy_continuation_is_known_as_such(llama: Any) -> None:
     prompt = ids(20, 3)
-    made = llama.generate(
-        torch.tensor([prompt]), do_sample=False, max_new_tokens=5, pad_token_id=0, eos_token_id=None
-    )[0, 20:].tolist()
+    made = llama.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=5, pad_token_id=0, eos_token_id=None)[
+        0, 20:
+    ].tolist()
     engine = HuggingFaceEngine(llama)
     found = dict(engine.score([ScoreRequest(prompt, tuple(made)), ScoreRequest(prompt, (*made[:-1], made[-1] + 1))]))
     assert (found[0].is_greedy, found[1].is_greedy) == (True, False)
@@ -106,7 +102,9 @@ def test_groups_hold_each_request_once_and_never_a_scored_position() -> None:
         for group in groups:
             rows = [requests[i].run_ids for i in group.members]
             assert all(row[: group.shared] == rows[0][: group.shared] for row in rows)
-            assert all(group.shared <= len(row) - requests[i].n_wanted for i, row in zip(group.members, rows))
+            assert all(
+                group.shared <= len(row) - requests[i].n_wanted for i, row in zip(group.members, rows, strict=True)
+            )
         spent = sum(g.shared + sum(len(requests[i].run_ids) - g.shared for i in g.members) for g in groups)
         assert spent <= sum(len(request.run_ids) for request in requests)
 

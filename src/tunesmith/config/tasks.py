@@ -55,7 +55,8 @@ def task_is_named(config: RunConfig) -> Iterator[Fault]:
         fix = "set task: mmlu_test, or the path of a task's YAML file, or lm_eval:NAME; or forgetting: true"
         yield Fault(("task",), "task is missing", fix)
     elif config.task and config.forgetting:
-        yield Fault(("forgetting", "task"), "forgetting and task exclude each other: they are two evaluations", "keep one")
+        what = "forgetting and task exclude each other: they are two evaluations"
+        yield Fault(("forgetting", "task"), what, "keep one")
 
 
 def task_is_known(config: RunConfig) -> Iterator[Fault]:
@@ -72,9 +73,6 @@ def task_is_known(config: RunConfig) -> Iterator[Fault]:
 
 
 def _benchmark_faults(config: RunConfig, task: TaskName) -> Iterator[Fault]:
-    if config.split and config.split != task.split:
-        what = f"task {config.task} names the split {task.split}, split says {config.split}"
-        yield Fault(("split", "task"), what, "keep one")
     if (Path(config.task_dir).expanduser() / task.name).is_dir():
         return
     if task.name not in BENCHMARKS:

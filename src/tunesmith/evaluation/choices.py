@@ -1,4 +1,4 @@
-"""Asking multiple-choice questions: one forward pass for what a subject's prompts share, one position for each answer."""
+"""Asking multiple-choice questions: what a subject's prompts share is computed once, of each answer one position."""
 
 from __future__ import annotations
 

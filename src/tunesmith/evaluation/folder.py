@@ -72,7 +72,7 @@ class BenchmarkFolder:
 
     def names(self, split: str) -> list[str]:
         """The subjects that have a file for a split, sorted."""
-        return sorted({name for name in map(lambda file: _subject_of(file, split), self.files) if name})
+        return sorted({name for name in (_subject_of(file, split) for file in self.files) if name})
 
     def questions(self, subject: str, split: str) -> tuple[Question, ...]:
         """The questions of one subject; none where it has no file for the split.
@@ -131,6 +131,8 @@ def parse_questions(text: str, where: str) -> Iterator[Question]:
     problems: list[Problem] = []
     for number, cells in enumerate(rows[has_header:], start=1 + has_header):
         try:
+            if len(cells) != len(columns):
+                raise ValueError(f"the row has {len(cells)} cells, the first one {len(columns)}")
             yield make_question(dict(zip(columns, cells, strict=True)))
         except ValueError as error:
             problems.append(Problem(str(error), f"{where}, row {number}"))

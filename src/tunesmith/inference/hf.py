@@ -185,9 +185,7 @@ class HuggingFaceEngine(SteppedEngine):
         """Empties the prefix cache: for measurements, and to give its memory back."""
         self._schedule.forget_all()
 
-    def score(
-        self, requests: SequenceOf[ScoreRequest], adapter: str | None = None
-    ) -> Iterator[tuple[int, Score]]:
+    def score(self, requests: SequenceOf[ScoreRequest], adapter: str | None = None) -> Iterator[tuple[int, Score]]:
         """Yields (index of the request, its log-probabilities), in any order; nothing is generated.
 
         Args:

@@ -253,6 +253,4 @@ def check_requests(requests: Sequence[ScoreRequest], context: int | None) -> Non
         if bool(request.continuation) == bool(request.candidates):
             raise ModelError(f"request {number}: either a continuation or candidates are to be scored")
         if context is not None and len(request.run_ids) > context:
-            raise ModelError(
-                f"request {number} has {len(request.run_ids)} tokens, the model's context holds {context}"
-            )
+            raise ModelError(f"request {number} has {len(request.run_ids)} tokens, the model's context holds {context}")

@@ -24,6 +24,8 @@ def run(config: RunConfig) -> None:
         TunesmithError: the model or the questions cannot be had, or `save_dir` holds other results.
     """
     task = parse_task(config.task or "", config.split)
+    if config.split and task.split != config.split:
+        _logger.warning("split: %s is ignored: the task is called %s", config.split, config.task)
     folder = Path(config.save_dir).expanduser() if config.save_dir else None
     choices(config, task, folder)
 

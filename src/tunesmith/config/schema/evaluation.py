@@ -54,15 +54,13 @@ class Evaluation(Group):
 
     task: str | None = key(
         None,
-        "What is asked: mmlu_test, mmlu_validation, ceval_validation, ceval_test, cmmlu_test; the path of a task's YAML "
-        "file; or lm_eval:NAME for a task of lm-evaluation-harness.",
+        "What is asked: mmlu_test, mmlu_validation, ceval_validation, ceval_test, cmmlu_test; the path of a task's "
+        "YAML file; or lm_eval:NAME for a task of lm-evaluation-harness.",
     )
     split: str | None = key(
         None, "Split of the benchmark, where `task` does not name it.", choices=("train", "validation", "test")
     )
-    task_dir: str = key(
-        "evaluation", "Folder of the benchmarks; those that are not in it come from the hub."
-    )
+    task_dir: str = key("evaluation", "Folder of the benchmarks; those that are not in it come from the hub.")
     batch_size: int = key(
         4,
         "Questions or rows at a time.",
@@ -84,6 +82,6 @@ class Evaluation(Group):
     )
     forgetting: bool = key(
         False,
-        "Ask a fixed set of questions before and after tuning, and judge whether the model forgot, instead of a `task`.",
+        "Instead of a `task`: a fixed set of questions before and after tuning, and whether the model forgot.",
         not_yet="the probe",
     )
