@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 
 from tunesmith.cli.main import main
+from tunesmith.config.argv import CommandLine
 
 DATASET = "alpaca_en_demo"
 
@@ -17,10 +18,11 @@ DATASET = "alpaca_en_demo"
 def words_of(argv: list[str]) -> list[str]:
     """The words for `tunesmith infer`; where no file says otherwise, the script's defaults come first."""
     words = list(_translated(argv))
-    if any(word.endswith((".yaml", ".yml", ".json")) and not word.startswith("-") for word in words):
+    given = CommandLine(words)
+    if given.file:
         return words
     engine = "vllm" if importlib.util.find_spec("vllm") else "huggingface"
-    if not any(word.partition("=")[0].replace("-", "_").endswith("infer_backend") for word in words):
+    if all(entry.key != "infer_backend" for entry in given.entries):
         print(f"answers come from the engine {engine}; --infer_backend chooses another", file=sys.stderr)
     return ["--dataset", DATASET, "--infer_backend", engine, *words]
 

@@ -159,8 +159,9 @@ def script_words(*argv: str) -> list[str]:
 
 
 def test_the_words_of_the_script() -> None:
-    config = load_config(script_words("--model_name_or_path", "m"), "infer")
+    config = load_config(script_words("--model_name_or_path", "m", "--matrix_save_name", "scores.json"), "infer")
     assert config.dataset == ("alpaca_en_demo",)
+    assert "infer_backend" in config.explicit
     argv = (
         *("--model_name_or_path", "m", "--adapter_name_or_path", "None", "--dataset", "identity,alpaca_en_demo"),
         *("--dataset_dir=data", "--template", "qwen", "--cutoff_len", "512", "--max_samples=None"),

@@ -221,5 +221,5 @@ def n_lost_headers(rows: Sequence[TokenizedRow]) -> int:
 
 
 def is_trained(row: TokenizedRow) -> bool:
-    """Whether the row teaches anything."""
-    return any(label != IGNORE_INDEX for label in row.labels[1:])
+    """Whether each sequence of the row teaches anything."""
+    return all(any(label != IGNORE_INDEX for label in labels[1:]) for _, labels in row.sequences())
