@@ -26,7 +26,7 @@ from tunesmith.data.mismatch import JudgedRows
 from tunesmith.data.mix import mix_rows, split_validation
 from tunesmith.data.pack import best_fit
 from tunesmith.data.prompts import PromptRow, encode_prompts
-from tunesmith.data.report import DatasetReport, SupervisionReport, log_report, raise_rejects
+from tunesmith.data.report import DatasetReport, SupervisionReport, cut_warnings, log_report, raise_rejects
 from tunesmith.data.rows import TokenizedRows, TrainRows, concat_rows
 from tunesmith.data.settings import settings_of
 from tunesmith.data.stream import StreamRows
@@ -135,6 +135,8 @@ def prepare_prompts(config: RunConfig, tokenizer: Any, template: Any) -> list[Pr
         rows = [rows[index] for index in held_out]
     for report in reports:
         logger.info(report.accounting())
+        for line in cut_warnings(report):
+            logger.warning(line)
     if cut := [row for row in rows if row.lost_tokens]:
         logger.warning(
             "%d prompts were cut to cutoff_len %d, the first: %s", len(cut), config.cutoff_len, cut[0].source

@@ -20,7 +20,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from tunesmith.core.errors import TrainingError
 from tunesmith.models.forward import HiddenForward, MicroBatch
 from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, Objective, Scored
-from tunesmith.training.batches import StepRows, collate, micro_batches
+from tunesmith.training.batches import StepRows, collate, idle_batch, micro_batches
 from tunesmith.training.checkpoints import STAGING, publish, rotate
 from tunesmith.training.reference import Reference
 from tunesmith.training.sampling import WindowSampler
@@ -76,6 +76,17 @@ class StepTrainer(Trainer):
         batches = micro_batches(step, budget, self.objective.reads, parts)
         return [batch.to(self.args.device) for batch in batches]
 
+    def _shared_batches(self, step: StepRows, parts: tuple[int, ...] | None) -> list[MicroBatch]:
+        """The micro-batches of one process among several: each takes part in a step, also one whose rows were all bad.
+
+        Gradients are averaged over all processes, which wait for each other.
+        """
+        found = self._micro_batches(step, parts)
+        if found or self.args.world_size == 1:
+            return found
+        objective = self.objective
+        return [idle_batch(objective.example_kind, objective.reads, parts).to(self.args.device)]
+
     def _get_num_items_in_batch(self, batch_samples: list[StepRows], device: torch.device) -> torch.Tensor:
         total = sum(step.count(self.objective.item) for step in batch_samples)
         if self.args.world_size == 1:
@@ -90,7 +101,7 @@ class StepTrainer(Trainer):
         model.train()
         n_items = float(inputs.count(self.objective.item) if num_items_in_batch is None else num_items_in_batch)
         if n_items == 0:
-            if not len(inputs) and self.args.world_size == 1:
+            if not len(inputs):
                 return torch.zeros((), device=self.args.device)  # all its rows were bad and let go: nothing to learn
             raise TrainingError(f"no trained token in this step ({self._where(inputs)})")
         # DDP averages gradients over processes; the sum over all of them is meant.
@@ -98,14 +109,14 @@ class StepTrainer(Trainer):
         total = torch.zeros((), device=self.args.device)
         baseline = self._baseline([inputs])
         sums = Sums()
-        batches = self._micro_batches(inputs, self.objective.parts)
+        batches = self._shared_batches(inputs, self.objective.parts)
         for index, batch in enumerate(batches):
             is_last = index == len(batches) - 1
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
                 output = self._loss(model, batch, baseline)
                 self.accelerator.backward(output.loss_sum * scale)
             total += output.loss_sum.detach() * scale
-            sums.add(output.metrics)
+            sums.add(output.metrics if inputs.n_trained else {})
         if not torch.isfinite(total):
             raise TrainingError(
                 f"the loss is {total.item()} at step {self.state.global_step + 1}. Lower learning_rate, or look at "
@@ -160,7 +171,7 @@ class StepTrainer(Trainer):
         was_training = model.training
         model.eval()
         for step in steps:
-            for batch in self._micro_batches(step, self.objective.baseline_parts):
+            for batch in self._shared_batches(step, self.objective.baseline_parts):
                 with self.compute_loss_context_manager():
                     sums.add({"baseline": self.objective.baseline_sum(self._score(model, batch))})
         model.train(was_training)
