@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tunesmith.config import data_rules, method_rules, paths
+from tunesmith.config import data_rules, method_rules, paths, tasks
 from tunesmith.config.fault import Fault
 from tunesmith.config.schema import COMMANDS, KEYS, RunConfig
+from tunesmith.config.schema.key import ROWS
 
 Rule = Callable[[RunConfig], Iterator[Fault]]
 
@@ -49,7 +50,7 @@ def training_has_data(config: RunConfig) -> Iterator[Fault]:
 
 
 def data_is_named(config: RunConfig) -> Iterator[Fault]:
-    """`data` needs rows to look at."""
+    """`data` and `infer` need rows."""
     if not config.dataset and not config.eval_dataset:
         yield Fault(("dataset", "eval_dataset"), "dataset is missing", "set dataset: NAME or a path")
 
@@ -248,9 +249,9 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (_TRAIN, something_is_done),
     (_TRAIN, output_is_named),
     (_TRAIN, training_has_data),
-    (("data",), data_is_named),
+    (("data", "infer"), data_is_named),
     (_TRAIN, evaluation_has_data),
-    (("train", "data"), held_out_rows),
+    (ROWS, held_out_rows),
     (("train", "data"), one_kind_of_mask),
     (_TRAIN, prediction_writes_answers),
     (_TRAIN, accuracy_or_answers),
@@ -268,5 +269,6 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (_TRAIN, gradient_checkpointing_is_decided),
     (_TRAIN, trackers_agree),
     (("export",), export_is_named),
+    (("eval",), tasks.task_is_named),
 )
 """The commands that a rule is for, and the rule."""
