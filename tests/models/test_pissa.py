@@ -25,7 +25,7 @@ Q = "model.layers.0.self_attn.q_proj"
 def start(resume: Path | None = None, adapters: list[Path] | None = None, **keys: Any) -> Any:
     settings = {"model_name_or_path": "tiny", "pissa_init": True, "lora_target": "q_proj,down_proj"} | keys
     if not adapters:
-        settings |= {"lora_rank": 4}
+        settings.setdefault("lora_rank", 4)
     torch.manual_seed(0)
     config = RunConfig.from_dict(settings)
     return apply_finetuning(make_tiny_llama(), config, [], torch.float32, adapters or [], resume)
