@@ -2,8 +2,8 @@
 
 A run counts as learned when the mean reward of five steps in a row is half above the mean of its first five steps, and
 0.1 above it at the least, so that a start near nothing proves nothing.
-Each run is `tunesmith train` in a process of its own; it is stopped once it has learned, or when its time is up. What is
-counted is CPU time of that process, so that a busy machine changes nothing.
+Each run is `tunesmith train` in a process of its own; it is stopped once it has learned, or when its time is up.
+Counted is CPU time of that process, so that a busy machine changes little.
 
     python benchmarks/rl_toy.py [--seeds 3] [--minutes 15] [--stages grpo ppo]
 """
@@ -138,7 +138,8 @@ def draw(results: list[dict[str, object]], path: Path) -> None:
         for result in results:
             rewards = result["rewards"]
             if result["stage"] == stage and isinstance(rewards, list):
-                means = [sum(part) / len(part) for end in range(len(rewards)) if (part := rewards[max(0, end - 4) : end + 1])]
+                parts = [rewards[max(0, end - WINDOW) : end] for end in range(1, len(rewards) + 1)]
+                means = [sum(part) / len(part) for part in parts]
                 panel.plot(range(1, len(means) + 1), means, label=f"seed {result['seed']}")
         panel.set(title=stage.upper(), xlabel="step")
         panel.grid(alpha=0.3)
@@ -159,7 +160,8 @@ def main() -> None:
         results = [
             run(stage, seed, options.minutes, Path(folder)) for stage in options.stages for seed in range(options.seeds)
         ]
-    (ROOT / "results" / "rl_toy.json").write_text(json.dumps({"task": COMMON | STAGES, "runs": results}, indent=1) + "\n")
+    found = {"task": COMMON | STAGES, "runs": results}
+    (ROOT / "results" / "rl_toy.json").write_text(json.dumps(found, indent=1) + "\n")
     draw(results, ROOT / "results" / "rl_toy.png")
 
 
