@@ -82,7 +82,7 @@ def uses_reference(config: RunConfig) -> bool:
     """Whether the loss compares with a reference model."""
     if config.stage == "dpo":
         return config.pref_loss not in REFERENCE_FREE
-    return config.stage in ("kto", "ppo") or (config.stage == "sft" and config.use_asft_loss)
+    return config.stage in ("kto", "ppo", "grpo") or (config.stage == "sft" and config.use_asft_loss)
 
 
 def reference_is_asked(config: RunConfig) -> Iterator[Fault]:

@@ -22,7 +22,7 @@ from tunesmith.data.sources import data_files
 from tunesmith.data.spans import masked_answers
 from tunesmith.data.stop import end_tokens
 from tunesmith.data.texts import tokenize_texts
-from tunesmith.data.tokenize import Encoder, is_trained, n_lost_headers, tokenize
+from tunesmith.data.tokenize import LOST_HEADER, LOST_QUESTION, Encoder, is_trained, tokenize
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -146,7 +146,9 @@ def book_rows(batch: list[Any], encoder: Encoder, stage: str, report: DatasetRep
     """The usable rows of a batch, tokenized as the stage reads them; the others are booked as rejected."""
     rows = _TOKENIZERS[KIND_OF_STAGE[stage]](batch, encoder, report)
     kept = [row for row in rows if is_trained(row) or _book_untrained(row, report)]
-    report.lost_headers += n_lost_headers(kept)
+    for row in kept:
+        if row.extra:
+            report.note_cut(row.source or Source("", 0), LOST_HEADER in row.extra, LOST_QUESTION in row.extra)
     return kept
 
 

@@ -14,7 +14,7 @@ from tunesmith.data.budget import share_budget
 from tunesmith.data.render import Turn, render_turn
 from tunesmith.data.report import DatasetReport, unwritable
 from tunesmith.data.template import Template
-from tunesmith.data.tokenize import LOST_HEADER, Encoder, cut_prompt, split_turns
+from tunesmith.data.tokenize import Encoder, cut_prompt, split_turns
 
 _Encoded = tuple[list[int], list[int]]
 
@@ -123,17 +123,17 @@ def _lay(
     ids: list[int] = []
     labels: list[int] = []
     starts: list[int] = []
-    lost, lost_trained, lost_header = 0, 0, False
+    lost, lost_trained = 0, 0
+    extra: dict[str, bool] = {}
     for turn, (prompt, answer) in zip(turns, sequences, strict=True):
         starts.append(len(ids))
         kept = prompt
         if len(prompt[0]) > keep_source:
-            kept, has_header = cut_prompt(encoder, turn.prompt, asked, keep_source)
-            lost_header = lost_header or not has_header
+            cut = cut_prompt(encoder, turn.prompt, asked, keep_source)
+            kept, extra = (cut.ids, cut.labels), extra | cut.marks
         lost_trained += max(len(answer[0]) - keep_target, 0)
         lost += len(prompt[0]) - len(kept[0]) + max(len(answer[0]) - keep_target, 0)
         ids += kept[0] + answer[0][:keep_target]
         labels += kept[1] + answer[1][:keep_target]
-    extra = {LOST_HEADER: True} if lost_header else {}
     second = starts[1] if len(starts) > 1 else 0
     return TokenizedRow(ids, labels, None, lost, lost_trained, extra, second=second)

@@ -56,7 +56,18 @@ def stored_dtype(folder: Path) -> torch.dtype:
     return getattr(torch, str(name).removeprefix("torch."), torch.float32)
 
 
-def _load_base(config: RunConfig, folder: Path, dtype: torch.dtype, implementation: str) -> nn.Module:
+def load_base(config: RunConfig, folder: Path, dtype: torch.dtype, implementation: str) -> nn.Module:
+    """The model of a folder, or one of its shape with random weights (`train_from_scratch`).
+
+    Args:
+        config: `train_from_scratch`, `trust_remote_code`.
+        folder: config.json and weights.
+        dtype: of all weights.
+        implementation: of attention.
+
+    Raises:
+        ModelError: it cannot be loaded, or weights are missing.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     common: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
@@ -79,7 +90,7 @@ def _load_base(config: RunConfig, folder: Path, dtype: torch.dtype, implementati
     return model
 
 
-def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Module:
+def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool, resume: Path | None = None) -> nn.Module:
     """Loads the base model and puts on it what the configuration names.
 
     Args:
@@ -87,6 +98,7 @@ def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Modu
         tokenizer: decides the number of embedding rows.
         trainable: for training: rows end to end, trained weights per `finetuning_type`; else for answering: adapters
             are merged in order except the last one, which stays live.
+        resume: checkpoint that the trainer will load weights from; for training only.
 
     Returns:
         The model, on its device, in train or eval mode.
@@ -109,21 +121,22 @@ def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Modu
         precision = training_precision(config, stored_dtype(resolved.path))
         logger.info("%s", precision.reason)
         implementation = attention.training_implementation(config.flash_attn)
-        model = _load_base(config, resolved.path, precision.weights, implementation)
+        model = load_base(config, resolved.path, precision.weights, implementation)
         new_ids = fit_vocabulary(model, tokenizer, config)
         model.config.use_cache = False
         if config.gradient_checkpointing:
             enable_checkpointing(model)
-        model = _announce(apply_finetuning(model, config, new_ids, precision.trained, adapters), config)
+        model = _announce(apply_finetuning(model, config, new_ids, precision.trained, adapters, resume), config)
         if needs_value_head(config):
-            attach_value_head(model, [*reversed(adapters), resolved.path])
+            folders = [*reversed(adapters), resolved.path]
+            attach_value_head(model, folders, starts_at_zero=config.stage == "ppo")
         if precision.autocast is None and (config.use_cpu or device().type == "cpu"):
             fuse(model)
         return model.train()
     dtype = inference_dtype(config, stored_dtype(resolved.path))
     # A model that only scores keeps no cache: its sequences can lie end to end.
     find = attention.training_implementation if needs_value_head(config) else attention.inference_implementation
-    model = _load_base(config, resolved.path, dtype, find(config.flash_attn))
+    model = load_base(config, resolved.path, dtype, find(config.flash_attn))
     fit_vocabulary(model, tokenizer, config)
     if adapters:
         model = load_adapter(merge_adapters(model, adapters[:-1]), adapters[-1])
@@ -149,12 +162,8 @@ def load_frozen(config: RunConfig, tokenizer: Any, name: str, adapters: Sequence
     folder = resolve_model(name, revision=config.model_revision, cache_dir=cache_dir, token=token).path
     dtype = training_precision(config, stored_dtype(folder)).weights
     with torch.random.fork_rng():
-        model = _load_base(
-            config.replace(train_from_scratch=False),
-            folder,
-            dtype,
-            attention.training_implementation(config.flash_attn),
-        )
+        implementation = attention.training_implementation(config.flash_attn)
+        model = load_base(config.replace(train_from_scratch=False), folder, dtype, implementation)
         if name == config.model_name_or_path:
             fit_vocabulary(model, tokenizer, config)
         else:
@@ -183,8 +192,10 @@ def _check_tokens(tokenizer: Any, model: nn.Module, folder: Path) -> None:
 
 
 def needs_value_head(config: RunConfig) -> bool:
-    """Whether the model of this run gives a number for a sequence."""
-    return config.stage == "rm" and config.command in ("train", "api")
+    """Whether the model of this run gives a number for a token or a sequence: a reward model, or PPO's critic."""
+    return (config.stage == "rm" and config.command in ("train", "api")) or (
+        config.stage == "ppo" and config.command == "train"
+    )
 
 
 def _find_adapters(config: RunConfig, base: Path) -> list[Path]:

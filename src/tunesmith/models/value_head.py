@@ -53,13 +53,16 @@ def value_head_of(model: nn.Module) -> ValueHead | None:
     return head
 
 
-def attach_value_head(model: nn.Module, folders: Sequence[Path], *, must_exist: bool = False) -> ValueHead:
+def attach_value_head(
+    model: nn.Module, folders: Sequence[Path], *, must_exist: bool = False, starts_at_zero: bool = False
+) -> ValueHead:
     """Puts a value head on a model, in float32, trainable; loaded where one of the folders has one.
 
     Args:
         model: as it is trained or asked, PEFT and all.
         folders: where it may be saved, looked into in order.
         must_exist: a new head would answer noise: it must be in one of the folders.
+        starts_at_zero: a new head says 0 of everything: a critic that knows nothing yet must not steer by noise.
 
     Raises:
         ModelError: it must exist and does not, or it does not fit the model.
@@ -73,6 +76,8 @@ def attach_value_head(model: nn.Module, folders: Sequence[Path], *, must_exist: 
     elif must_exist:
         places = ", ".join(str(folder) for folder in folders)
         raise ModelError(f"no {FILE} in {places}: it is no reward model; train one with stage: rm")
+    elif starts_at_zero:
+        nn.init.zeros_(head.summary.weight)
     head.to(next(model.parameters()).device)
     setattr(model, _NAME, head)
     return head
@@ -141,13 +146,26 @@ def score_sequences(model: nn.Module, sequences: Sequence[Sequence[int]]) -> lis
     was_training = model.training
     model.eval()
     try:
-        forward = HiddenForward(model, reads_hidden=True)
-        scores: list[float] = []
-        for group in _groups(sequences, _BUDGET):
-            scores += head(forward(model, _ends(group, next(model.parameters()).device))).float().tolist()
+        return last_values(model, HiddenForward(model, reads_hidden=True), head, sequences)
     finally:
         model.train(was_training)
-    return scores
+
+
+@torch.no_grad()
+def last_values(
+    model: nn.Module, forward: HiddenForward, head: ValueHead, sequences: Sequence[Sequence[int]]
+) -> list[float]:
+    """What a head makes of the last token of each sequence, with the model as it is at the moment.
+
+    Args:
+        model: in evaluation mode.
+        forward: over it, reading hidden states.
+        head: the model's own or another one.
+        sequences: token ids, at least one each.
+    """
+    device = next(model.parameters()).device
+    groups = _groups(sequences, _BUDGET)
+    return [score for group in groups for score in head(forward(model, _ends(group, device))).float().tolist()]
 
 
 def _groups(sequences: Sequence[Sequence[int]], budget: int) -> Iterator[list[Sequence[int]]]:

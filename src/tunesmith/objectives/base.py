@@ -103,7 +103,7 @@ class Objective(ABC):
     """
 
     example_kind: ClassVar[str]
-    item: ClassVar[str] = "token"
+    item: str = "token"
     reads: ClassVar[str] = "targets"
     needs_value_head: ClassVar[bool] = False
     observes: bool = False
@@ -192,6 +192,8 @@ OBJECTIVES = {
     "orpo": "tunesmith.objectives.orpo:OddsRatioObjective",
     "simpo": "tunesmith.objectives.simpo:SimpleObjective",
     "kto": "tunesmith.objectives.kto:FeedbackObjective",
+    "grpo": "tunesmith.objectives.grpo:GroupObjective",
+    "ppo": "tunesmith.objectives.ppo:ProximalObjective",
 }
 """stage, or preference loss with an objective of its own -> class."""
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core import env, log
 from tunesmith.core.errors import DataError, Problem
+from tunesmith.core.journal import read_rows
 from tunesmith.core.runs import Run, merge_results, write_atomic
 from tunesmith.evaluation.metrics.text import score_pairs
-from tunesmith.recipes.answering import Answering, Progress, whole_lines
+from tunesmith.evaluation.progress import ProgressBar
+from tunesmith.recipes.answering import Answering
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -90,7 +92,7 @@ class Prediction:
         """Writes what is missing of the predictions, then the scores of all of them."""
         started = time.monotonic()
         n_found = None
-        with Progress(len(rows)) as progress:
+        with ProgressBar("predicting", len(rows)) as progress:
             for done in self.answering.write(rows, seed=seed, model=weights):
                 progress.show(done)
                 n_found = done if n_found is None else n_found
@@ -132,7 +134,7 @@ def scores(file: Path, runtime: float, n_new: int, batch_size: int) -> dict[str,
         n_new: rows that were answered now.
         batch_size: rows of a step.
     """
-    rows = [json.loads(line) for line in whole_lines(file)]
+    rows = read_rows(file)
     found = score_pairs((row["predict"], row["label"]) for row in rows)
     metrics = {f"predict_{name}": round(value, 4) for name, value in found.items()}
     metrics["predict_runtime"] = round(runtime, 4)

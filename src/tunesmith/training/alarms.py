@@ -97,7 +97,8 @@ def checks_of(stage: str, pref_loss: str, beta: float) -> dict[str, Callable[[Me
             "chosen log-prob collapse": lambda means: chosen_collapse(means, beta),
             "KL blow-up": lambda means: kl_blow_up(means, KL_NATS),
         }
-    return {"KL blow-up": lambda means: kl_blow_up(means, KL_TOKEN_NATS)} if stage == "sft" else {}
+    limit = {"sft": KL_TOKEN_NATS, "grpo": KL_TOKEN_NATS, "ppo": KL_NATS}.get(stage)
+    return {"KL blow-up": lambda means: kl_blow_up(means, limit)} if limit else {}
 
 
 class Alarms(TrainerCallback):

@@ -217,3 +217,16 @@ def micro_batches(
     lengths = [sum(len(sequence.input_ids) for sequence in _chosen(row, parts)) for row in rows]
     plan = plan_micro_batches(lengths, budget)
     return [lay_end_to_end([rows[index] for index in group], reads, parts) for group in plan]
+
+
+def idle_batch(kind: str, reads: str = "targets", parts: Iterable[int] | None = None) -> MicroBatch:
+    """For a process that has no row in a step while others have: a row that counts nothing.
+
+    Args:
+        kind: of example; those of judged answers have two sequences.
+        reads: see `lay_end_to_end`.
+        parts: see `lay_end_to_end`.
+    """
+    second = 2 if kind in ("preference", "feedback") else 0
+    nothing = Row((0, 0, 0, 0), (IGNORE_INDEX, 0, IGNORE_INDEX, 0), -1, weight=0.0, second=second)
+    return lay_end_to_end([nothing], reads, parts)

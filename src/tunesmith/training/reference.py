@@ -124,6 +124,5 @@ def names_reference(config: RunConfig) -> bool:
 
 def is_kept(config: RunConfig, objective: Objective) -> bool:
     """Whether the reference is the model before its first step, asked once for all rows (`kept_reference.py`)."""
-    return (
-        objective.reference == "logps" and config.finetuning_type not in ADAPTER_TYPES and not names_reference(config)
-    )
+    has_rows = objective.reference == "logps" and config.stage in ("dpo", "kto")
+    return has_rows and config.finetuning_type not in ADAPTER_TYPES and not names_reference(config)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import nn
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState, PrinterCallback
@@ -21,9 +22,11 @@ from tunesmith.core.errors import TrainingError
 from tunesmith.models.forward import HiddenForward, MicroBatch
 from tunesmith.models.value_head import load_value_head, save_value_head, value_head_of, without_value_head
 from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, Objective, Scored
-from tunesmith.training.batches import StepRows, collate, micro_batches
+from tunesmith.objectives.online import AnswerColumns
+from tunesmith.training.batches import Row, StepRows, collate, idle_batch, micro_batches
 from tunesmith.training.checkpoints import STAGING, manifest_of, publish, rotate
 from tunesmith.training.reference import Reference
+from tunesmith.training.reinforce import Read, Reinforcement, measure_rows
 from tunesmith.training.sampling import WindowSampler
 from tunesmith.training.sums import Sums
 
@@ -55,6 +58,8 @@ class StepTrainer(Trainer):
         self.hidden_forward = forward
         self.token_budget = token_budget
         self.reference = reference
+        self.reinforcement: Reinforcement | None = None
+        """Set for stages that answer prompts; the rows of the training set are prompts then."""
         self.hidden_metrics = hidden_metrics
         self.step_sums = Sums()
         self.checkpoint_facts = checkpoint_facts or {}
@@ -77,6 +82,17 @@ class StepTrainer(Trainer):
         batches = micro_batches(step, budget, self.objective.reads, parts)
         return [batch.to(self.args.device) for batch in batches]
 
+    def _shared_batches(self, step: StepRows, parts: tuple[int, ...] | None) -> list[MicroBatch]:
+        """The micro-batches of one process among several: each takes part in a step, also one whose rows were all bad.
+
+        Gradients are averaged over all processes, which wait for each other.
+        """
+        found = self._micro_batches(step, parts)
+        if found or self.args.world_size == 1:
+            return found
+        objective = self.objective
+        return [idle_batch(objective.example_kind, objective.reads, parts).to(self.args.device)]
+
     def _get_num_items_in_batch(self, batch_samples: list[StepRows], device: torch.device) -> torch.Tensor:
         total = sum(step.count(self.objective.item) for step in batch_samples)
         if self.args.world_size == 1:
@@ -87,26 +103,74 @@ class StepTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: StepRows, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Forward and backward of one optimizer step; returns the mean loss of a trained token (nats)."""
+        """Forward and backward of one optimizer step; returns the mean loss of an item (nats).
+
+        With reinforcement the rows are prompts, and all updates but the last one are made here.
+        """
         model.train()
-        n_items = float(inputs.count(self.objective.item) if num_items_in_batch is None else num_items_in_batch)
+        if self.reinforcement is None:
+            count = inputs.count(self.objective.item) if num_items_in_batch is None else num_items_in_batch
+            return self._learn(model, inputs, float(count))
+        *before, last = self.reinforcement.make(self, [row.number for row in inputs.rows], self.state.global_step)
+        inputs.n_tokens = sum(update.n_tokens for update in (*before, last))
+        for update in before:
+            self._learn(model, update, self._global_items(update))
+            self._update(model)
+        return self._learn(model, last, self._global_items(last))
+
+    def _global_items(self, update: StepRows) -> float:
+        return float(self._get_num_items_in_batch([update], self.args.device))
+
+    def _update(self, model: nn.Module) -> None:
+        """An update within a step, as transformers makes the last one."""
+        if self.args.max_grad_norm:
+            self._get_grad_norm(model, self._clip_grad_norm(model))
+        self.optimizer.step()
+        model.zero_grad()
+
+    def measure(self, rows: Sequence[Row], read: Read) -> list[AnswerColumns]:
+        """What model and reference say of each row, without gradient and dropout."""
+        model = self.model_wrapped
+        was_training = model.training
+        model.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            budget = self.token_budget if self.hidden_forward.lays_rows_end_to_end else 1
+            found = measure_rows(rows, budget, lambda batch: self._score(model, batch.to(self.args.device)), read)
+        model.train(was_training)
+        return found
+
+    def gather(self, numbers: torch.Tensor) -> torch.Tensor:
+        """(N,) of this process to those of all; processes may have different numbers of them."""
+        if self.args.world_size == 1:
+            return numbers
+        parts: list[list[float]] = gather_object([numbers.tolist()])
+        return torch.tensor([number for part in parts for number in part], dtype=numbers.dtype)
+
+    def _learn(self, model: nn.Module, inputs: StepRows, n_items: float) -> torch.Tensor:
+        """Gradients of the mean loss of some rows.
+
+        Args:
+            model: in training mode.
+            inputs: rows of this process.
+            n_items: of all processes.
+        """
         if n_items == 0:
-            if not len(inputs) and self.args.world_size == 1:
-                return torch.zeros((), device=self.args.device)  # all its rows were bad and let go: nothing to learn
+            if not len(inputs):
+                return torch.zeros((), device=self.args.device)  # all its rows were left out: nothing to learn
             raise TrainingError(f"no trained token in this step ({self._where(inputs)})")
         # DDP averages gradients over processes; the sum over all of them is meant.
         scale = self.args.world_size / n_items
         total = torch.zeros((), device=self.args.device)
         baseline = self._baseline([inputs])
         sums = Sums()
-        batches = self._micro_batches(inputs, self.objective.parts)
+        batches = self._shared_batches(inputs, self.objective.parts)
         for index, batch in enumerate(batches):
             is_last = index == len(batches) - 1
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
                 output = self._loss(model, batch, baseline)
                 self.accelerator.backward(output.loss_sum * scale)
             total += output.loss_sum.detach() * scale
-            sums.add(output.metrics)
+            sums.add(output.metrics if inputs.n_trained else {})
         if not torch.isfinite(total):
             raise TrainingError(
                 f"the loss is {total.item()} at step {self.state.global_step + 1}. Lower learning_rate, or look at "
@@ -162,7 +226,7 @@ class StepTrainer(Trainer):
         was_training = model.training
         model.eval()
         for step in steps:
-            for batch in self._micro_batches(step, self.objective.baseline_parts):
+            for batch in self._shared_batches(step, self.objective.baseline_parts):
                 with self.compute_loss_context_manager():
                     sums.add({"baseline": self.objective.baseline_sum(self._score(model, batch))})
         model.train(was_training)
