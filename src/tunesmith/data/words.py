@@ -58,12 +58,9 @@ class Words:
             return _encode(self._backend, texts)
         cut = [words_of(text) for text in texts]
         firsts, self._firsts = self._look_up({words[0] for words in cut}, self._firsts, "")
-        wanted: set[str] = set()
-        for words in cut:
-            words[0] = firsts[words[0]]
-            wanted.update(words[1:])
-        others, self._others = self._look_up(wanted, self._others, " ")
-        return [words[0] + b"".join(map(others.__getitem__, words[1:])) for words in cut]
+        heads = [firsts[words.pop(0)] for words in cut]
+        others, self._others = self._look_up(set().union(*cut), self._others, " ")
+        return [head + b"".join(map(others.__getitem__, words)) for head, words in zip(heads, cut, strict=True)]
 
     def _look_up(
         self, words: set[str], memory: dict[str, bytes], before: str
