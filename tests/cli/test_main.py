@@ -93,7 +93,7 @@ def test_unknown_commands(capsys, word: str, hint: str) -> None:
     assert f"did you mean {hint}?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["webui", "eval"])
+@pytest.mark.parametrize("name", ["webui"])
 def test_commands_that_come_later(capsys, name: str) -> None:
     assert main([name, "--model_name_or_path", "m"]) == 2
     assert "not built yet" in capsys.readouterr().err

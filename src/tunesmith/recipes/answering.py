@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tunesmith.core.errors import DataError, Problem
+from tunesmith.core.journal import begin_rows, known_fingerprint, row_line, whole_lines, whole_rows
 from tunesmith.core.log import get_logger
-from tunesmith.core.runs import write_json
 
 if TYPE_CHECKING:
     from tunesmith.data.prompts import PromptRow
@@ -118,64 +118,32 @@ class Answering:
 
     def _begin(self, fingerprint: str, total: int, journal: BinaryIO) -> int:
         """Finds out how many rows are there already; cuts off a torn last one."""
-        state = state_file(self.file)
-        whole = whole_lines(self.file)
-        try:
-            known = json.loads(state.read_text(encoding="utf-8")).get("fingerprint")
-        except (OSError, ValueError, AttributeError):
-            known = None
-        if known != fingerprint:
-            if whole:
+        n_whole = len(whole_lines(self.file))
+        if known_fingerprint(self.file) != fingerprint:
+            if n_whole:
                 kept = self.file.with_name(f"{self.file.name}.old")
                 self.file.replace(kept)
                 _logger.warning(
                     "%s is of another model, data or settings: it is written anew, the old one is %s now",
                     self.file, kept.name,
                 )  # fmt: skip
-            whole = []
+            n_whole = 0
             journal.truncate(0)
-        write_json(state, {"fingerprint": fingerprint, "rows": total})
-        with self.file.open("ab") as handle:
-            handle.truncate(sum(len(line) for line in whole))
-        if whole:
-            _logger.info("%s: %d of %d rows are there, going on with the next", self.file, len(whole), total)
-        return len(whole)
-
-
-def state_file(file: Path) -> Path:
-    """The file beside the answers that says what they are answers to."""
-    return file.with_name(f"{file.stem}.state.json")
-
-
-def whole_lines(file: Path) -> list[bytes]:
-    """The lines of a file up to the first that is torn or no JSON object, with their line ends."""
-    return _whole(file.read_bytes()) if file.is_file() else []
-
-
-def _whole(content: bytes) -> list[bytes]:
-    lines: list[bytes] = []
-    for line in content.splitlines(keepends=True):
-        try:
-            is_whole = line.endswith(b"\n") and isinstance(json.loads(line), dict)
-        except ValueError:
-            is_whole = False
-        if not is_whole:
-            break
-        lines.append(line)
-    return lines
+        begin_rows(self.file, fingerprint, total)
+        return n_whole
 
 
 def _answers_ahead(journal: BinaryIO, done: int) -> dict[int, str]:
     """Row -> text, of those that the file does not hold; cuts off a torn last one."""
     journal.seek(0)
-    lines = _whole(journal.read())
+    lines = whole_rows(journal.read())
     journal.truncate(sum(map(len, lines)))
     entries = map(json.loads, lines)
     return {entry["row"]: entry["predict"] for entry in entries if entry["row"] >= done}
 
 
 def _append(handle: BinaryIO, value: dict[str, Any]) -> None:
-    handle.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+    handle.write(row_line(value))
     handle.flush()
 
 
@@ -194,27 +162,3 @@ def _journal(file: Path) -> Iterator[BinaryIO]:
             raise DataError([Problem("another process is writing these answers", str(file), "wait for it")]) from error
         yield handle
         path.unlink(missing_ok=True)
-
-
-class Progress:
-    """A bar on stderr; `show` takes the number of rows done."""
-
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Bar(*columns, console=Console(stderr=True))
-        self._task = self._bar.add_task("rows", total=total)
-
-    def __enter__(self) -> Progress:
-        self._bar.start()
-        return self
-
-    def show(self, done: int) -> None:
-        """Moves the bar."""
-        self._bar.update(self._task, completed=done)
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()

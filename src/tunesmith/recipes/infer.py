@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.core.errors import DataError, Problem
+from tunesmith.core.journal import state_file
 from tunesmith.core.log import get_logger
 from tunesmith.core.runs import write_json
-from tunesmith.recipes.answering import Answering, Progress, state_file
+from tunesmith.evaluation.progress import ProgressBar
+from tunesmith.recipes.answering import Answering
 from tunesmith.recipes.predict import scores
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def run(config: RunConfig) -> None:
     prepared = time.monotonic() - began
     found = None
     started = time.monotonic()
-    with Progress(len(rows)) as progress:
+    with ProgressBar("predicting", len(rows)) as progress:
         for done in answering.write(rows, seed=config.seed, model=_model_digest(config)):
             progress.show(done)
             found = done if found is None else found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -13,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core import env, log
 from tunesmith.core.errors import DataError, Problem
+from tunesmith.core.journal import read_rows
 from tunesmith.core.runs import Run, merge_results, write_atomic
 from tunesmith.evaluation.metrics.text import score_pairs
-from tunesmith.recipes.answering import Answering, Progress, whole_lines
+from tunesmith.evaluation.progress import ProgressBar
+from tunesmith.recipes.answering import Answering
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -40,6 +41,7 @@ def run(config: RunConfig, *, model: Any = None, tokenizer: Any = None) -> dict[
     """
     from tunesmith.data.pipeline import prepare_prompts
     from tunesmith.inference.opening import open_model
+    from tunesmith.models.provenance import weights_digest
     from tunesmith.models.tokenizer import load_template_for, load_tokenizer
 
     if env.rank() != 0:
@@ -74,16 +76,6 @@ def _sampling(config: RunConfig) -> SamplingParams:
     return replace(sampling, num_beams=config.eval_num_beams or sampling.num_beams)
 
 
-def weights_digest(model: Any) -> str:
-    """Tells one model in memory from another by 64 values of every tensor."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 64)][:64].float().cpu().numpy()
-        digest.update(name.encode() + sample.tobytes())
-    return digest.hexdigest()
-
-
 @dataclass(slots=True)
 class Prediction:
     """Answers to rows and their scores, in the files of a run.
@@ -100,7 +92,7 @@ class Prediction:
         """Writes what is missing of the predictions, then the scores of all of them."""
         started = time.monotonic()
         n_found = None
-        with Progress(len(rows)) as progress:
+        with ProgressBar("predicting", len(rows)) as progress:
             for done in self.answering.write(rows, seed=seed, model=weights):
                 progress.show(done)
                 n_found = done if n_found is None else n_found
@@ -142,7 +134,7 @@ def scores(file: Path, runtime: float, n_new: int, batch_size: int) -> dict[str,
         n_new: rows that were answered now.
         batch_size: rows of a step.
     """
-    rows = [json.loads(line) for line in whole_lines(file)]
+    rows = read_rows(file)
     found = score_pairs((row["predict"], row["label"]) for row in rows)
     metrics = {f"predict_{name}": round(value, 4) for name, value in found.items()}
     metrics["predict_runtime"] = round(runtime, 4)
