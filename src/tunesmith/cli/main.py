@@ -37,7 +37,8 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   api        serve a model over HTTP, as OpenAI's clients speak it
   export     merge an adapter into its base model and write it out
   data       preview CONFIG shows rows as the model sees them; check CONFIG reads every row;
-             convert INPUT OUTPUT writes rows in another layout
+             convert INPUT OUTPUT writes rows in another layout; make and split
+             make data sets out of long text
   template   list, show NAME; verify FOLDER holds a model folder against its template
 
   explain    explain KEY [CONFIG]: what a key does, and its value in a file

@@ -43,14 +43,16 @@ def models_exist(config: RunConfig) -> Iterator[Fault]:
         names += [("adapter_name_or_path", name) for name in config.adapter_name_or_path]
     for key, name in names:
         if looks_local(name) and not Path(name).expanduser().exists():
-            yield Fault((key,), f"{key}: there is no {name}", _near(name))
+            yield Fault((key,), f"{key}: there is no {name}", near_path(name))
 
 
 def token_file_exists(config: RunConfig) -> Iterator[Fault]:
     """The file of new special tokens must be there."""
     name = config.new_special_tokens_config
     if name and not Path(name).expanduser().is_file():
-        yield Fault(("new_special_tokens_config",), f"new_special_tokens_config: there is no file {name}", _near(name))
+        yield Fault(
+            ("new_special_tokens_config",), f"new_special_tokens_config: there is no file {name}", near_path(name)
+        )
 
 
 def checkpoint_exists(config: RunConfig) -> Iterator[Fault]:
@@ -58,7 +60,7 @@ def checkpoint_exists(config: RunConfig) -> Iterator[Fault]:
     chosen = config.resume_from_checkpoint
     keys = ("resume_from_checkpoint",)
     if isinstance(chosen, str) and not Path(chosen).expanduser().is_dir():
-        yield Fault(keys, f"resume_from_checkpoint: there is no folder {chosen}", _near(chosen))
+        yield Fault(keys, f"resume_from_checkpoint: there is no folder {chosen}", near_path(chosen))
     elif chosen is True and config.output_dir and not has_checkpoint(Path(config.output_dir).expanduser()):
         what = f"resume_from_checkpoint: true, but there is no checkpoint-N in {config.output_dir}"
         yield Fault(keys, what, "leave it out to start from the beginning")
@@ -91,7 +93,7 @@ def export_is_free(config: RunConfig) -> Iterator[Fault]:
         yield Fault(("export_dir",), what, "choose another folder, or set overwrite_export: true")
 
 
-def _near(name: str) -> str:
+def near_path(name: str) -> str:
     """The entry of the nearest existing folder that was probably meant."""
     path = Path(name).expanduser()
     if not path.parent.is_dir():

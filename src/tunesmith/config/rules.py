@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tunesmith.config import data_rules, paths
+from tunesmith.config import data_rules, making_rules, paths
 from tunesmith.config.fault import Fault
 from tunesmith.config.schema import COMMANDS, KEYS, RunConfig
+from tunesmith.config.schema.key import MAKING
 
 Rule = Callable[[RunConfig], Iterator[Fault]]
 
 
 def faults(config: RunConfig, *, with_paths: bool = True) -> Iterator[Fault]:
     """Everything that does not go together for the command of this configuration."""
-    for commands, rule in (*RULES, *data_rules.RULES, *(paths.RULES if with_paths else ())):
+    on_disk = (*paths.RULES, *making_rules.PATH_RULES) if with_paths else ()
+    for commands, rule in (*RULES, *data_rules.RULES, *making_rules.RULES, *on_disk):
         if config.command in commands:
             yield from rule(config)
 
 
 def model_is_named(config: RunConfig) -> Iterator[Fault]:
-    """Every command needs a model, if only for its tokenizer."""
+    """Every command that trains, answers or renders needs a model, if only for its tokenizer."""
     if not config.model_name_or_path:
         yield Fault(
             ("model_name_or_path",),
@@ -244,7 +246,7 @@ def export_is_named(config: RunConfig) -> Iterator[Fault]:
 
 _TRAIN = ("train",)
 RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
-    (COMMANDS, model_is_named),
+    (tuple(command for command in COMMANDS if command not in MAKING), model_is_named),
     (_TRAIN, something_is_done),
     (_TRAIN, output_is_named),
     (_TRAIN, training_has_data),

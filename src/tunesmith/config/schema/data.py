@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tunesmith.config.schema.key import CHAT, DATA, TOKENIZER, TRAIN, Group, key
+from tunesmith.config.schema.key import CHAT, DATA, MAKE, TOKENIZER, TRAIN, Group, key
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -20,7 +20,10 @@ class Data(Group):
         (), "Evaluation and prediction data: names or paths. Not together with `val_size`."
     )
     dataset_dir: str = key(
-        "data", "Folder of dataset_info.json; where it is missing the data sets that come with Tunesmith are used."
+        "data",
+        "Folder of dataset_info.json; where it is missing the data sets that come with Tunesmith are used.",
+        commands=(*DATA, *MAKE),
+        note="data make and data dialogue write their entry there where it is set, else into `output_dir`.",
     )
     val_size: float = key(
         0.0, "Rows held out of the training data for evaluation: a share below 1, or a number of rows.", ge=0

@@ -9,13 +9,15 @@ from typing import Any, ClassVar, TypedDict, Unpack
 
 TRAIN = ("train",)
 DATA = ("train", "data")
-CHAT = ("chat", "api", "webchat")
+MAKE = ("data make", "data dialogue")
+MAKING = (*MAKE, "data split")
+CHAT = ("chat", "api", "webchat", *MAKE)
 INFER = (*CHAT, "export")
 MODEL = ("train", *INFER, "eval")
-TOKENIZER = ("train", "data", *INFER, "eval")
+TOKENIZER = ("train", "data", *INFER, "eval", "data split")
 EVAL = ("eval",)
-COMMANDS = ("train", "data", "export", "chat", "api", "webchat", "eval")
-"""The commands that take a configuration."""
+COMMANDS = ("train", "data", "export", "chat", "api", "webchat", "eval", *MAKING)
+"""The commands that take a configuration; `data` is data preview, check and convert."""
 
 
 class Facts(TypedDict, total=False):
