@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,6 @@ from tunesmith.synthesis.calls import Asker, Call, Reply
 from tunesmith.synthesis.cost import Meter
 
 FILE = "calls.jsonl"
-_LOCK = ".making.lock"
 
 
 @contextmanager
@@ -28,13 +26,13 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         GeneratorError: one is.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise GeneratorError(f"another tunesmith works in {folder}; wait for it, or set output_dir") from error
+    lock = runs.Lock(folder / runs.LOCK_FILE)
+    if not lock.take():
+        raise GeneratorError(f"another tunesmith works in {folder}; wait for it, or set output_dir")
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @dataclass(slots=True)

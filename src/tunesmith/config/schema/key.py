@@ -9,14 +9,17 @@ from typing import Any, ClassVar, TypedDict, Unpack
 
 TRAIN = ("train",)
 DATA = ("train", "data")
+BATCH = ("infer",)
+ROWS = (*DATA, *BATCH)
 MAKE = ("data make", "data dialogue")
 MAKING = (*MAKE, "data split")
-CHAT = ("chat", "api", "webchat", *MAKE)
+CHAT = ("chat", "api", "webchat", *BATCH, *MAKE)
 INFER = (*CHAT, "export")
 MODEL = ("train", *INFER, "eval")
 TOKENIZER = ("train", "data", *INFER, "eval", "data split")
 EVAL = ("eval",)
-COMMANDS = ("train", "data", "export", "chat", "api", "webchat", "eval", *MAKING)
+BASE = (*TOKENIZER, "expand")
+COMMANDS = ("train", "data", "export", "chat", "api", "webchat", "infer", "eval", "expand", *MAKING)
 """The commands that take a configuration; `data` is data preview, check and convert."""
 
 
