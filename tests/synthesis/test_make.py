@@ -98,7 +98,7 @@ def test_thirty_percent_faults_and_five_kills_leave_an_exact_account(endpoint, s
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = check_books(132)
-    assert len(rows) > 80
+    assert len(rows) > 50
     assert sum(endpoint.seen.values()) > 20
     assert len(endpoint.seen) > 6, endpoint.seen
     assert len(lines_of("out/failures.jsonl")) > 3
