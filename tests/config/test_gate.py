@@ -9,7 +9,6 @@ from tunesmith.core.errors import ConfigError
 
 REFUSED = {
     "stage": "ppo",
-    "finetuning_type": "oft",
     "quantization_bit": 4,
     "quantization_method": "hqq",
     "rope_scaling": "yarn",
@@ -20,8 +19,6 @@ REFUSED = {
     "fp8": True,
     "deepspeed": "ds.json",
     "fsdp": "full_shard",
-    "use_llama_pro": True,
-    "pissa_init": True,
     "loraplus_lr_ratio": 16,
     "use_galore": True,
     "use_apollo": True,
@@ -56,6 +53,9 @@ ACCEPTED = {
     "train_from_scratch": True,
     "init_special_tokens": "desc_init",
     "use_dora": True,
+    "finetuning_type": "oft",
+    "use_llama_pro": True,
+    "pissa_init": True,
     "neftune_noise_alpha": 5,
     "compute_accuracy": True,
     "early_stopping_steps": 3,

@@ -16,6 +16,7 @@ OURS = {
     "force_base",
     "matrix_save_name",
     "micro_batch_tokens",
+    "num_expand",
     "overwrite_export",
     "forgetting",
     "split",

@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "tunesmith.cli.train:main",
     "chat": "tunesmith.cli.chat:main",
     "export": "tunesmith.cli.export:main",
+    "expand": "tunesmith.cli.expand:main",
     "data": "tunesmith.cli.data:main",
     "api": "tunesmith.cli.api:main",
     "infer": "tunesmith.cli.infer:main",
@@ -43,6 +44,7 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   infer      answer a data set into a file
 >>>>>>> main
   export     merge an adapter into its base model and write it out
+  expand     add blocks to a model that leave its answers as they are (LLaMA Pro)
   data       preview CONFIG shows rows as the model sees them; check CONFIG reads every row;
              convert INPUT OUTPUT writes rows in another layout
   runs       list, show, queue, stop, resume, clone, compare: what was trained here, and what waits

@@ -1,10 +1,10 @@
-"""What must hold between keys. One small function a rule; more in data_rules.py, and of files in paths.py."""
+"""What must hold between keys. One small function a rule; of data in data_rules.py, of files in paths.py, and so on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tunesmith.config import data_rules, paths, tasks
+from tunesmith.config import data_rules, method_rules, paths, tasks
 from tunesmith.config.fault import Fault
 from tunesmith.config.schema import COMMANDS, KEYS, RunConfig
 from tunesmith.config.schema.key import ROWS
@@ -14,7 +14,7 @@ Rule = Callable[[RunConfig], Iterator[Fault]]
 
 def faults(config: RunConfig, *, with_paths: bool = True) -> Iterator[Fault]:
     """Everything that does not go together for the command of this configuration."""
-    for commands, rule in (*RULES, *data_rules.RULES, *(paths.RULES if with_paths else ())):
+    for commands, rule in (*RULES, *data_rules.RULES, *method_rules.RULES, *(paths.RULES if with_paths else ())):
         if config.command in commands:
             yield from rule(config)
 
@@ -114,7 +114,7 @@ def lora_only(config: RunConfig) -> Iterator[Fault]:
     if config.finetuning_type == "lora":
         return
     for name in ("use_rslora", "use_dora", "pissa_init", "loraplus_lr_ratio", "create_new_adapter"):
-        if getattr(config, name):
+        if getattr(config, name) and not (name == "create_new_adapter" and config.finetuning_type == "oft"):
             yield Fault((name, "finetuning_type"), f"{name} is for finetuning_type lora, not {config.finetuning_type}")
 
 

@@ -55,7 +55,18 @@ def stored_dtype(folder: Path) -> torch.dtype:
     return getattr(torch, str(name).removeprefix("torch."), torch.float32)
 
 
-def _load_base(config: RunConfig, folder: Path, dtype: torch.dtype, implementation: str) -> nn.Module:
+def load_base(config: RunConfig, folder: Path, dtype: torch.dtype, implementation: str) -> nn.Module:
+    """The model of a folder, or one of its shape with random weights (`train_from_scratch`).
+
+    Args:
+        config: `train_from_scratch`, `trust_remote_code`.
+        folder: config.json and weights.
+        dtype: of all weights.
+        implementation: of attention.
+
+    Raises:
+        ModelError: it cannot be loaded, or weights are missing.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     common: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
@@ -78,7 +89,7 @@ def _load_base(config: RunConfig, folder: Path, dtype: torch.dtype, implementati
     return model
 
 
-def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Module:
+def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool, resume: Path | None = None) -> nn.Module:
     """Loads the base model and puts on it what the configuration names.
 
     Args:
@@ -86,6 +97,7 @@ def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Modu
         tokenizer: decides the number of embedding rows.
         trainable: for training: rows end to end, trained weights per `finetuning_type`; else for answering: adapters
             are merged in order except the last one, which stays live.
+        resume: checkpoint that the trainer will load weights from; for training only.
 
     Returns:
         The model, on its device, in train or eval mode.
@@ -108,17 +120,17 @@ def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Modu
         precision = training_precision(config, stored_dtype(resolved.path))
         logger.info("%s", precision.reason)
         implementation = attention.training_implementation(config.flash_attn)
-        model = _load_base(config, resolved.path, precision.weights, implementation)
+        model = load_base(config, resolved.path, precision.weights, implementation)
         new_ids = fit_vocabulary(model, tokenizer, config)
         model.config.use_cache = False
         if config.gradient_checkpointing:
             enable_checkpointing(model)
-        model = _announce(apply_finetuning(model, config, new_ids, precision.trained, adapters), config)
+        model = _announce(apply_finetuning(model, config, new_ids, precision.trained, adapters, resume), config)
         if precision.autocast is None and (config.use_cpu or device().type == "cpu"):
             fuse(model)
         return model.train()
     dtype = inference_dtype(config, stored_dtype(resolved.path))
-    model = _load_base(config, resolved.path, dtype, attention.inference_implementation(config.flash_attn))
+    model = load_base(config, resolved.path, dtype, attention.inference_implementation(config.flash_attn))
     fit_vocabulary(model, tokenizer, config)
     if adapters:
         model = load_adapter(merge_adapters(model, adapters[:-1]), adapters[-1])

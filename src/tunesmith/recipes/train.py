@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.config.result import merged_before
+from tunesmith.config.result import ADAPTER_TYPES, merged_before
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import Interrupted, TrainingError
 from tunesmith.core.lazy import lookup
@@ -66,7 +66,7 @@ def set_up(config: RunConfig, run: Run) -> Session:
     tokenizer = load_tokenizer(config)
     template = load_template_for(config, tokenizer)
     prepared = prepare(config, tokenizer, template)
-    model = load_model(config, tokenizer, trainable=True)
+    model = load_model(config, tokenizer, trainable=True, resume=resume)
     return _make_session(config, run, resume, prepared, (model, tokenizer))
 
 
@@ -164,6 +164,7 @@ def _how_to_go_on(config: RunConfig) -> str:
 def save(session: Session) -> None:
     """Writes the final weights, tokenizer, model card and provenance into output_dir; a crash leaves no half file."""
     from tunesmith.models.load import base_folder
+    from tunesmith.models.pissa import convert
     from tunesmith.models.provenance import write_provenance
     from tunesmith.training.card import model_card
     from tunesmith.training.checkpoints import STAGING
@@ -174,7 +175,7 @@ def save(session: Session) -> None:
     staged = folder / STAGING / "final"
     trainer.save_model(str(staged), _internal_call=True)
     write_atomic(staged / "README.md", model_card(session.config, trainer.state))
-    if session.config.finetuning_type == "lora":
+    if session.config.finetuning_type in ADAPTER_TYPES:
         write_provenance(
             staged,
             base_model=session.config.model_name_or_path or "",
@@ -182,7 +183,10 @@ def save(session: Session) -> None:
             template=session.config.template,
             stacked_adapters=[Path(name) for name in merged_before(session.config)],
         )
+    if session.config.pissa_convert:
+        convert(staged)
     for path in sorted(staged.iterdir()):
+        shutil.rmtree(folder / path.name, ignore_errors=True)  # a folder of an earlier run; files are replaced whole
         path.replace(folder / path.name)
     shutil.rmtree(folder / STAGING, ignore_errors=True)
 

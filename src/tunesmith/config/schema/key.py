@@ -16,7 +16,8 @@ INFER = (*CHAT, "export")
 MODEL = ("train", *INFER, "eval")
 TOKENIZER = ("train", "data", *INFER, "eval")
 EVAL = ("eval",)
-COMMANDS = ("train", "data", "export", "chat", "api", "webchat", "infer", "eval")
+BASE = (*TOKENIZER, "expand")
+COMMANDS = ("train", "data", "export", "chat", "api", "webchat", "infer", "eval", "expand")
 """The commands that take a configuration."""
 
 

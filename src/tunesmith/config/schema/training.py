@@ -87,8 +87,15 @@ class Loop(Group):
     do_train: bool = key(False, "Train.", native=False)
     do_eval: bool = key(False, "Evaluate the loss; any `eval_strategy` but no turns it on.", native=False)
     do_predict: bool = key(False, "Write answers to the evaluation data.", native=False)
-    output_dir: str | None = key(None, "Folder for weights, checkpoints, logs and results.")
-    overwrite_output_dir: bool = key(False, "Start anew although `output_dir` holds a run already.", native=False)
+    output_dir: str | None = key(
+        None, "Folder for weights, checkpoints, logs and results.", commands=("train", "expand")
+    )
+    overwrite_output_dir: bool = key(
+        False,
+        "Start anew although `output_dir` holds a run already.",
+        native=False,
+        commands=("train", "expand"),
+    )
     resume_from_checkpoint: str | bool | None = key(
         None,
         "Checkpoint to go on from: a folder, or true for the newest in `output_dir`.",
