@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tunesmith.config.fault import Fault
-from tunesmith.config.schema import RunConfig
+from tunesmith.config.schema import KEYS, RunConfig
 from tunesmith.core.lazy import nearest
 
 CLASSIC = ("bleu-4", "rouge-1", "rouge-2", "rouge-l")
@@ -114,7 +114,7 @@ def options_fit(config: RunConfig) -> Iterator[Fault]:
         elif name in CHOICES and value not in CHOICES[name]:
             yield Fault(key, f"metric_options: {name} cannot be {value!r}", f"choices: {', '.join(CHOICES[name])}")
         elif name in _PATTERNS:
-            yield from _pattern_faults(name, value)
+            yield from _pattern_faults(name, str(value))
     yield from _missing_options(config, given)
 
 
@@ -153,8 +153,29 @@ def best_metric_is_computed(config: RunConfig) -> Iterator[Fault]:
     if name not in known:
         near = nearest(name, known)
         hint = f"did you mean {near}? " if near else ""
-        fix = f"{hint}evaluations compute {', '.join(known)}; eval_metrics: [{name}] may add it"
+        adds = next((f"; eval_metrics: [{metric}] adds it" for metric, found in METRICS.items() if name in found), "")
+        fix = f"{hint}evaluations compute {', '.join(known)}{adds}"
         yield Fault(("metric_for_best_model",), f"metric_for_best_model: no evaluation computes {name}", fix)
+
+
+def answers_can_be_found(config: RunConfig) -> Iterator[Fault]:
+    """Answers of evaluation rows are where their loss is."""
+    evaluates = config.eval_strategy != "no" or config.do_eval
+    if config.eval_metrics and not evaluates:
+        what = "eval_metrics needs evaluation while training"
+        yield Fault(("eval_metrics", "eval_strategy"), what, "set eval_strategy: steps or epoch")
+    names = training_metrics(config)
+    if not names or not evaluates:
+        return
+    asker = "eval_metrics" if config.eval_metrics else "predict_with_generate"
+    if config.train_on_prompt:
+        what = f"{asker} cannot tell prompts from answers under train_on_prompt: both carry loss"
+        yield Fault((asker, "train_on_prompt"), what, "leave one out, or score with do_predict afterwards")
+    if config.eval_metrics and config.stage != "sft":
+        yield Fault((asker, "stage"), f"{asker} is for stage sft, not {config.stage}")
+    if config.compute_accuracy and "accuracy" in names:
+        what = "compute_accuracy and the metric accuracy both write eval_accuracy"
+        yield Fault(("compute_accuracy", asker), what, "keep one")
 
 
 def functions_exist(config: RunConfig) -> Iterator[Fault]:
@@ -163,3 +184,13 @@ def functions_exist(config: RunConfig) -> Iterator[Fault]:
         for function in filter(None, map(split_function, getattr(config, key))):
             if not Path(function[0]).expanduser().is_file():
                 yield Fault((key,), f"{key}: there is no file {function[0]}")
+
+
+_COMMANDS = KEYS["metrics"].commands
+RULES: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[Fault]]], ...] = (
+    (_COMMANDS, metrics_are_known),
+    (_COMMANDS, options_fit),
+    (("train",), best_metric_is_computed),
+    (("train",), answers_can_be_found),
+)
+"""The commands that a rule is for, and the rule."""
