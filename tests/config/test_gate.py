@@ -8,7 +8,6 @@ from tunesmith.config.schema import KEYS, RunConfig
 from tunesmith.core.errors import ConfigError
 
 REFUSED = {
-    "stage": "ppo",
     "quantization_bit": 4,
     "quantization_method": "hqq",
     "rope_scaling": "yarn",
@@ -29,8 +28,6 @@ REFUSED = {
     "use_dft_loss": True,
     "pref_loss": "simpo",
     "kto_chosen_weight": 2,
-    "ppo_epochs": 2,
-    "reward_model": "m",
     "infer_backend": "vllm",
     "push_to_hub": True,
     "hub_token": "x",

@@ -38,11 +38,8 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   train      fine-tune, evaluate, predict: what do_train, do_eval and do_predict say
   chat       talk to a model in the terminal
   api        serve a model over HTTP, as OpenAI's clients speak it
-<<<<<<< HEAD
   eval       ask a benchmark: MMLU, C-Eval, CMMLU
-=======
   infer      answer a data set into a file
->>>>>>> main
   export     merge an adapter into its base model and write it out
   expand     add blocks to a model that leave its answers as they are (LLaMA Pro)
   data       preview CONFIG shows rows as the model sees them; check CONFIG reads every row;

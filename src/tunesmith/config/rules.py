@@ -1,10 +1,10 @@
-"""What must hold between keys. One small function a rule; of data in data_rules.py, of files in paths.py, and so on."""
+"""What must hold between keys. One small function a rule; more in the `*_rules.py` beside it and in paths.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tunesmith.config import data_rules, method_rules, metrics, paths, tasks
+from tunesmith.config import data_rules, method_rules, metrics, paths, reinforcement_rules, tasks
 from tunesmith.config.fault import Fault
 from tunesmith.config.schema import COMMANDS, KEYS, RunConfig
 from tunesmith.config.schema.key import ROWS
@@ -14,8 +14,8 @@ Rule = Callable[[RunConfig], Iterator[Fault]]
 
 def faults(config: RunConfig, *, with_paths: bool = True) -> Iterator[Fault]:
     """Everything that does not go together for the command of this configuration."""
-    parts = (RULES, data_rules.RULES, metrics.RULES, method_rules.RULES, paths.RULES if with_paths else ())
-    for commands, rule in (pair for part in parts for pair in part):
+    more = (data_rules, method_rules, metrics, reinforcement_rules, *([paths] if with_paths else []))
+    for commands, rule in (*RULES, *(pair for module in more for pair in module.RULES)):
         if config.command in commands:
             yield from rule(config)
 

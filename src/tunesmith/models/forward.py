@@ -89,11 +89,21 @@ def base_model_of(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _identity_head(head: nn.Module) -> Iterator[None]:
-    """Makes the head return its input while a forward pass runs; the module tree and its parameters stay."""
-    head.forward = lambda hidden, *_, **__: hidden
+def _identity_head(head: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Makes the head return its input while a forward pass runs; the module tree and its parameters stay.
+
+    Yields:
+        A list that the input is put into.
+    """
+    seen: list[torch.Tensor] = []
+
+    def keep(hidden: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        seen.append(hidden)
+        return hidden
+
+    head.forward = keep
     try:
-        yield
+        yield seen
     finally:
         del head.forward
 
@@ -104,9 +114,13 @@ class HiddenForward:
     For models whose logits are just `head(hidden)` (checked by numbers on a probe, not by name), `__call__` gives
     hidden states and `head` the module to apply. Models that do more after the head (soft caps, scaling) get a head
     that is the identity, and `__call__` gives their own logits at the chosen positions.
+
+    Args:
+        model: wrapped or not.
+        reads_hidden: hidden states are what is wanted, whatever the model does to its logits.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, reads_hidden: bool = False) -> None:
         base = base_model_of(model)
         self._output_head: nn.Module = base.get_output_embeddings()
         parameters = inspect.signature(base.forward).parameters
@@ -115,8 +129,9 @@ class HiddenForward:
         implementation = getattr(base.config, "_attn_implementation", None)
         self.lays_rows_end_to_end = takes_any and implementation in _VARLEN_IMPLEMENTATIONS
         self._is_flash = str(implementation).startswith("flash")
+        self._reads_hidden = reads_hidden
         self.is_plain_head = False
-        self.is_plain_head = self._probe(model, base)
+        self.is_plain_head = reads_hidden or self._probe(model, base)
         self.head: Any = self._output_head if self.is_plain_head else nn.Identity()
         if not self.is_plain_head:
             logger.info("this model transforms its logits after the head: they are computed whole for trained tokens")
@@ -169,8 +184,11 @@ class HiddenForward:
             return torch.cat([self(model, alone) for alone in batch.apart()])
         if not self.is_plain_head:
             return self._call(model, batch)
-        with _identity_head(self._output_head):
-            return self._call(model, batch)
+        with _identity_head(self._output_head) as seen:
+            hidden = self._call(model, batch)
+        if not self._reads_hidden:
+            return hidden
+        return seen[0][0] if self._takes_positions else seen[0][0][batch.positions]
 
 
 _VARLEN_IMPLEMENTATIONS = {VARLEN, VARLEN_EAGER, "flash_attention_2", "flash_attention_3"}

@@ -21,6 +21,7 @@ from tunesmith.models.forward import base_model_of
 from tunesmith.models.fused import fuse
 from tunesmith.models.hub import resolve_adapter, resolve_model
 from tunesmith.models.provenance import check_provenance
+from tunesmith.models.value_head import attach_value_head
 from tunesmith.models.vocabulary import fit_vocabulary
 
 logger = get_logger(__name__)
@@ -126,15 +127,29 @@ def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool, resume: Pa
         if config.gradient_checkpointing:
             enable_checkpointing(model)
         model = _announce(apply_finetuning(model, config, new_ids, precision.trained, adapters, resume), config)
+        if needs_value_head(config):
+            folders = [*reversed(adapters), resolved.path]
+            attach_value_head(model, folders, starts_at_zero=config.stage == "ppo")
         if precision.autocast is None and (config.use_cpu or device().type == "cpu"):
             fuse(model)
         return model.train()
     dtype = inference_dtype(config, stored_dtype(resolved.path))
-    model = load_base(config, resolved.path, dtype, attention.inference_implementation(config.flash_attn))
+    # A model that only scores keeps no cache: its sequences can lie end to end.
+    find = attention.training_implementation if needs_value_head(config) else attention.inference_implementation
+    model = load_base(config, resolved.path, dtype, find(config.flash_attn))
     fit_vocabulary(model, tokenizer, config)
     if adapters:
         model = load_adapter(merge_adapters(model, adapters[:-1]), adapters[-1])
+    if needs_value_head(config):
+        attach_value_head(model, [*reversed(adapters), resolved.path], must_exist=True)
     return model.to("cpu" if config.use_cpu else device()).eval()
+
+
+def needs_value_head(config: RunConfig) -> bool:
+    """Whether the model of this run gives a number for a token or a sequence: a reward model, or PPO's critic."""
+    return (config.stage == "rm" and config.command in ("train", "api")) or (
+        config.stage == "ppo" and config.command == "train"
+    )
 
 
 def _find_adapters(config: RunConfig, base: Path) -> list[Path]:

@@ -20,8 +20,11 @@ _logger = log.get_logger(__name__)
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a model's or adapter's weights: safetensors, or where there are none, .bin."""
-    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    """The files that hold a model's or adapter's weights: safetensors, or where there are none, .bin; no value head."""
+    for suffix in ("safetensors", "bin"):
+        if found := sorted(file for file in folder.glob(f"*.{suffix}") if not file.name.startswith("value_head.")):
+            return found
+    return []
 
 
 def fingerprint(path: Path) -> str:

@@ -102,7 +102,7 @@ class Objective(ABC):
     """
 
     example_kind: ClassVar[str]
-    item: ClassVar[str] = "token"
+    item: str = "token"
     reads: ClassVar[str] = "targets"
     needs_value_head: ClassVar[bool] = False
     observes: bool = False
@@ -123,6 +123,10 @@ class Objective(ABC):
         """(sum, count) of what the loss needs to know of the whole step; no gradient flows through it."""
         raise NotImplementedError
 
+    def derived(self, means: Mapping[str, float]) -> dict[str, float]:
+        """Metrics that are no means themselves, made of those that are (`loss` among them); for log and evaluation."""
+        return {}
+
     def observe(self, metrics: Mapping[str, tuple[float, float]]) -> None:
         """Told the metrics (sum, count) of each training step, all processes together."""
         raise NotImplementedError
@@ -137,9 +141,42 @@ class Objective(ABC):
             raise AssertionError(f"{type(self).__name__} keeps no state")
 
 
+def pair_metrics(rewards: torch.Tensor, logps: torch.Tensor, weights: torch.Tensor) -> Metrics:
+    """What users read of pairs of answers, as sums over pairs.
+
+    Args:
+        rewards: (R, 2) of the chosen and the rejected answer.
+        logps: (R, 2) log-probabilities in nats.
+        weights: (R,) how much each pair counts.
+    """
+    rewards, logps = rewards.detach(), logps.detach()
+    seen = {
+        "rewards/chosen": rewards[:, 0],
+        "rewards/rejected": rewards[:, 1],
+        "rewards/accuracies": (rewards[:, 0] > rewards[:, 1]).to(rewards.dtype),
+        "rewards/margins": rewards[:, 0] - rewards[:, 1],
+        "logps/chosen": logps[:, 0],
+        "logps/rejected": logps[:, 1],
+    }
+    return weighted(seen, weights)
+
+
+def weighted(values: Mapping[str, torch.Tensor], weights: torch.Tensor) -> Metrics:
+    """(R,) values as (weighted sum, sum of weights)."""
+    count = float(weights.sum())
+    return {name: ((value.detach() * weights).sum(), count) for name, value in values.items()}
+
+
 OBJECTIVES = {
+    "pt": "tunesmith.objectives.pt:TextObjective",
     "sft": "tunesmith.objectives.sft:SupervisedObjective",
+    "rm": "tunesmith.objectives.rm:RewardObjective",
     "dpo": "tunesmith.objectives.dpo:PreferenceObjective",
+    "orpo": "tunesmith.objectives.orpo:OddsRatioObjective",
+    "simpo": "tunesmith.objectives.simpo:SimpleObjective",
+    "kto": "tunesmith.objectives.kto:FeedbackObjective",
+    "grpo": "tunesmith.objectives.grpo:GroupObjective",
+    "ppo": "tunesmith.objectives.ppo:ProximalObjective",
 }
 """stage, or preference loss with an objective of its own -> class."""
 

@@ -79,12 +79,13 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     from tunesmith.training.budget import plan_memory
     from tunesmith.training.callbacks import EarlyStop, LogWriter, Pace, ProgressBar, StopOnSignal
     from tunesmith.training.reference import find_reference
+    from tunesmith.training.reinforce import find_reinforcement
     from tunesmith.training.trainer import StepTrainer
 
     model, tokenizer = parts
     autocast = training_precision(config, stored_dtype(base_folder(model))).autocast
-    forward = HiddenForward(model)
     objective = lookup(OBJECTIVES, objective_name(config.stage, config.pref_loss)).build(config)
+    forward = HiddenForward(model, reads_hidden=objective.needs_value_head)
     plan = plan_memory(config, model, forward, prepared, resume)
     stop = StopOnSignal()
 
@@ -110,6 +111,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
         processing_class=tokenizer,
         callbacks=callbacks,
     )
+    trainer.reinforcement = find_reinforcement(config, objective, model, tokenizer, prepared.train)
     return Session(config, run, trainer, stop, resume)
 
 

@@ -69,7 +69,8 @@ class BaseReference(Reference):
 
         with without_adapter(model):
             hidden = self._forward(model, batch)
-        return Scored(hidden, head, batch.targets)
+        is_bare = type(self._forward.head) is nn.Linear
+        return Scored(hidden, self._forward.head if is_bare else head, batch.targets)
 
     @torch.no_grad()
     def logps(self, model: nn.Module, batch: MicroBatch) -> torch.Tensor:

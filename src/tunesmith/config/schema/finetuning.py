@@ -19,12 +19,11 @@ class Method(Group):
 
     stage: str = key(
         "sft",
-        "Kind of training: pt (plain text), sft (conversations), rm, ppo, dpo, kto (preferences).",
-        choices=("pt", "sft", "rm", "ppo", "dpo", "kto"),
+        "Kind of training: pt (plain text), sft (conversations), rm, dpo, kto (preferences), ppo, grpo (rewards).",
+        choices=("pt", "sft", "rm", "ppo", "dpo", "kto", "grpo"),
         not_yet_values={
             "pt": "training on plain text",
             "rm": "training reward models",
-            "ppo": "reinforcement learning",
             "kto": "training on good/bad marks",
         },
         commands=("train", "data"),

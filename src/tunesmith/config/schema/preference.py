@@ -1,4 +1,4 @@
-"""Keys of preference training and reinforcement learning."""
+"""Keys of preference training."""
 
 from __future__ import annotations
 
@@ -35,21 +35,3 @@ class Preference(Group):
     ref_model_quantization_bit: int | None = key(
         None, "Bits per weight of the reference model.", ge=4, le=8, not_yet=_REFERENCE
     )
-
-
-@dataclass(frozen=True, init=False, repr=False, eq=False)
-class Reinforcement(Group):
-    """PPO."""
-
-    TITLE: ClassVar[str] = "reinforcement learning"
-    NOT_YET: ClassVar[str] = "reinforcement learning"
-
-    reward_model: str | None = key(None, "Model or address that scores answers.")
-    reward_model_adapters: str | None = key(None, "Adapters of the reward model.")
-    reward_model_quantization_bit: int | None = key(None, "Bits per weight of the reward model.", ge=4, le=8)
-    reward_model_type: str = key("lora", "What the reward model is.", choices=("lora", "full", "api"))
-    ppo_buffer_size: int = key(1, "Batches of answers made before training on them.", ge=1)
-    ppo_epochs: int = key(4, "Times each batch of answers is trained on.", ge=1)
-    ppo_score_norm: bool = key(False, "Normalise scores.")
-    ppo_target: float = key(6.0, "KL divergence that the penalty aims at, in nats.", gt=0)
-    ppo_whiten_rewards: bool = key(False, "Normalise rewards before advantages are computed.")

@@ -35,7 +35,13 @@ class Sample:
 
 
 class Metric(ABC):
-    """One measure, or a few that are computed together. An instance measures one set of samples."""
+    """One measure, or a few that are computed together. An instance measures one set of samples.
+
+    Attributes:
+        is_running: a result in between costs next to nothing.
+    """
+
+    is_running = True
 
     @abstractmethod
     def add(self, sample: Sample) -> Scores:

@@ -78,6 +78,8 @@ class SampleFunction(MeanMetric):
 class SetFunction(Metric):
     """A function of all samples; their texts are kept until the end."""
 
+    is_running = False
+
     def __init__(self, function: Callable[..., Any], names: tuple[str, ...], where: str) -> None:
         self._function = function
         self._texts: dict[str, list[str]] = {name: [] for name in names}

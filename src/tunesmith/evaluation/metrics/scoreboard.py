@@ -49,6 +49,7 @@ class Scoreboard:
     def __init__(self, names: Sequence[str], options: Mapping[str, Any] | None = None) -> None:
         self._metrics = list(_make(dict.fromkeys(names), Options.of(options)))
         self.count = 0
+        self._words = ""
 
     def add(self, sample: Sample) -> Scores:
         """Takes one sample; returns its own scores.
@@ -75,6 +76,14 @@ class Scoreboard:
                 raise TunesmithError(f"metrics: two of them give a result called {', '.join(sorted(twice))}")
             found |= result
         return found
+
+    def in_words(self) -> str:
+        """The first result so far, for a progress bar; it is renewed with every tenth sample."""
+        running = next((metric for metric in self._metrics if metric.is_running), None)
+        if running is not None and self.count and (self.count % 10 == 0 or not self._words):
+            name, value = next(iter(running.result().items()))
+            self._words = f"{name} {value:.3g}"
+        return self._words
 
     def take(self, samples: Iterable[Sample]) -> dict[str, float]:
         """Adds all samples; returns the result."""
