@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,52 @@ def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool, resume: Pa
     if needs_value_head(config):
         attach_value_head(model, [*reversed(adapters), resolved.path], must_exist=True)
     return model.to("cpu" if config.use_cpu else device()).eval()
+
+
+def load_frozen(config: RunConfig, tokenizer: Any, name: str, adapters: Sequence[str] = ()) -> nn.Module:
+    """A second model that is asked and never trained, with adapters merged into it; nothing random is drawn.
+
+    Args:
+        config: of the run; precision, attention and device are as in training.
+        tokenizer: of the model in training.
+        name: the model.
+        adapters: merged in order.
+
+    Raises:
+        ModelError: files are missing or do not fit, or the model has tokens of its own.
+    """
+    attention.register()
+    cache_dir, token = config.cache_dir, config.hf_hub_token
+    folder = resolve_model(name, revision=config.model_revision, cache_dir=cache_dir, token=token).path
+    dtype = training_precision(config, stored_dtype(folder)).weights
+    with torch.random.fork_rng():
+        implementation = attention.training_implementation(config.flash_attn)
+        model = load_base(config.replace(train_from_scratch=False), folder, dtype, implementation)
+        if name == config.model_name_or_path:
+            fit_vocabulary(model, tokenizer, config)
+        else:
+            _check_tokens(tokenizer, model, folder)
+    found = [resolve_adapter(adapter, cache_dir=cache_dir, token=token) for adapter in adapters]
+    model = merge_adapters(model, found)
+    model.config.use_cache = False
+    return model.to("cpu" if config.use_cpu else device()).eval().requires_grad_(False)
+
+
+def _check_tokens(tokenizer: Any, model: nn.Module, folder: Path) -> None:
+    """Ids must mean the same to both models."""
+    from tunesmith.models.tokenizer import read_tokenizer
+
+    rows = base_model_of(model).get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(f"{folder} has {rows} tokens, the model in training {len(tokenizer)}: it cannot read its rows")
+    theirs = read_tokenizer(folder).get_vocab()
+    ours = tokenizer.get_vocab()
+    other = next((token for token, number in theirs.items() if ours.get(token, number) != number), None)
+    if other is not None:
+        raise ModelError(
+            f"{folder} has another tokenizer than the model in training (first difference: {other!r}); "
+            "a reference must read the same token ids"
+        )
 
 
 def needs_value_head(config: RunConfig) -> bool:

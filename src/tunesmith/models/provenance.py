@@ -57,6 +57,16 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
+def weights_digest(model: Any) -> str:
+    """Tells one model in memory from another by 64 values of every tensor."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        flat = tensor.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 64)][:64].float().cpu().numpy()
+        digest.update(name.encode() + sample.tobytes())
+    return digest.hexdigest()
+
+
 def _read_at(handle: BinaryIO, start: int, count: int) -> bytes:
     handle.seek(start)
     return handle.read(count)

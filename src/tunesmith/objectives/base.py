@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 REFERENCE_LOGPS = "reference_logps"
 """Column of `Scored.per_target`: log-probabilities of the targets under the reference, in nats."""
 Metrics = dict[str, tuple[torch.Tensor, float]]
-"""Name -> (sum, count), added up over micro-batches and divided once."""
+"""Name -> (sum, count), added up over micro-batches and divided once; names that begin with _ are not shown."""
+_RIGHT_LONGER, _RIGHT_SHORTER = "_right/longer", "_right/shorter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,24 +142,40 @@ class Objective(ABC):
             raise AssertionError(f"{type(self).__name__} keeps no state")
 
 
-def pair_metrics(rewards: torch.Tensor, logps: torch.Tensor, weights: torch.Tensor) -> Metrics:
-    """What users read of pairs of answers, as sums over pairs.
+class PairObjective(Objective):
+    """An objective of pairs of answers: the first sequence of a row is the chosen one, the second the rejected one."""
 
-    Args:
-        rewards: (R, 2) of the chosen and the rejected answer.
-        logps: (R, 2) log-probabilities in nats.
-        weights: (R,) how much each pair counts.
-    """
-    rewards, logps = rewards.detach(), logps.detach()
-    seen = {
-        "rewards/chosen": rewards[:, 0],
-        "rewards/rejected": rewards[:, 1],
-        "rewards/accuracies": (rewards[:, 0] > rewards[:, 1]).to(rewards.dtype),
-        "rewards/margins": rewards[:, 0] - rewards[:, 1],
-        "logps/chosen": logps[:, 0],
-        "logps/rejected": logps[:, 1],
-    }
-    return weighted(seen, weights)
+    example_kind = "preference"
+    item = "row"
+
+    def pair_metrics(self, rewards: torch.Tensor, logps: torch.Tensor, scored: Scored) -> Metrics:
+        """What users read of pairs, as sums over pairs.
+
+        Args:
+            rewards: (R, 2) of the chosen and the rejected answer.
+            logps: (R, 2) log-probabilities in nats.
+            scored: the micro-batch.
+        """
+        rewards, logps, weights = rewards.detach(), logps.detach(), scored.per_row["weight"]
+        is_right = (rewards[:, 0] > rewards[:, 1]).to(rewards.dtype)
+        seen = {
+            "rewards/chosen": rewards[:, 0],
+            "rewards/rejected": rewards[:, 1],
+            "rewards/accuracies": is_right,
+            "rewards/margins": rewards[:, 0] - rewards[:, 1],
+            "logps/chosen": logps[:, 0],
+            "logps/rejected": logps[:, 1],
+        }
+        lengths = scored.lengths().view(-1, 2)
+        longer = weighted({_RIGHT_LONGER: is_right}, weights * (lengths[:, 0] > lengths[:, 1]))
+        shorter = weighted({_RIGHT_SHORTER: is_right}, weights * (lengths[:, 0] < lengths[:, 1]))
+        return weighted(seen, weights) | longer | shorter
+
+    def derived(self, means: Mapping[str, float]) -> dict[str, float]:
+        """`rewards/length_bias`: how much oftener a pair is right where the chosen answer is the longer one."""
+        if not {_RIGHT_LONGER, _RIGHT_SHORTER} <= means.keys():
+            return {}
+        return {"rewards/length_bias": means[_RIGHT_LONGER] - means[_RIGHT_SHORTER]}
 
 
 def weighted(values: Mapping[str, torch.Tensor], weights: torch.Tensor) -> Metrics:

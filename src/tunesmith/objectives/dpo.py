@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, Objective, Scored, pair_metrics, weighted
+from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, PairObjective, Scored, weighted
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -84,15 +84,13 @@ def bco_loss(rewards: torch.Tensor, shift: float) -> torch.Tensor:
     return -F.logsigmoid(rewards[:, 0] - shift) - F.logsigmoid(shift - rewards[:, 1])
 
 
-class PreferenceObjective(Objective):
+class PreferenceObjective(PairObjective):
     """Sum over pairs of a loss of log-ratios to a reference.
 
     With `bco_weight` w it is (loss + w * BCO) / (1 + w), as in MPO (arXiv 2411.10442). The shift of BCO is the mean
     reward of all steps before this one: it would be another number for each way to cut the step if it were the step's.
     """
 
-    example_kind = "preference"
-    item = "row"
     reference = "logps"
 
     def __init__(self, settings: PreferenceSettings) -> None:
@@ -126,7 +124,7 @@ class PreferenceObjective(Objective):
             shift = self._rewards / self._answers if self._answers else 0.0
             losses = (losses + settings.bco_weight * bco_loss(rewards, shift)) / (1 + settings.bco_weight)
         weights = scored.per_row["weight"]
-        metrics = pair_metrics(rewards, policy, weights)
+        metrics = self.pair_metrics(rewards, policy, scored)
         if settings.ftx:
             sft = -(scored.by_sequence(logps) / scored.lengths()).view(-1, 2)[:, 0]
             losses = losses + settings.ftx * sft

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from tunesmith.objectives.base import LossOutput, Objective, Scored, pair_metrics, weighted
+from tunesmith.objectives.base import LossOutput, PairObjective, Scored, weighted
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -28,11 +28,8 @@ def odds_ratio_loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tenso
     return -F.logsigmoid(log_odds(chosen) - log_odds(rejected))
 
 
-class OddsRatioObjective(Objective):
+class OddsRatioObjective(PairObjective):
     """Sum over pairs of sft_loss + beta * odds_ratio_loss (equation 6); there is no reference model."""
-
-    example_kind = "preference"
-    item = "row"
 
     def __init__(self, beta: float = 0.1, ftx: float = 0.0) -> None:
         self.beta, self.ftx = beta, ftx
@@ -49,6 +46,6 @@ class OddsRatioObjective(Objective):
         odds = odds_ratio_loss(mean_logps[:, 0], mean_logps[:, 1])
         losses = (1 + self.ftx) * sft + self.beta * odds
         weights = scored.per_row["weight"]
-        metrics = pair_metrics(self.beta * mean_logps, mean_logps, weights)
+        metrics = self.pair_metrics(self.beta * mean_logps, mean_logps, scored)
         metrics |= weighted({"sft_loss": sft, "odds_ratio_loss": odds}, weights)
         return LossOutput((losses * weights).sum(), metrics)

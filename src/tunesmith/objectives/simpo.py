@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from tunesmith.objectives.base import LossOutput, Objective, Scored, pair_metrics, weighted
+from tunesmith.objectives.base import LossOutput, PairObjective, Scored, weighted
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -25,11 +25,8 @@ def simpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, beta: float, gamma:
     return -F.logsigmoid(beta * (chosen - rejected) - gamma)
 
 
-class SimpleObjective(Objective):
+class SimpleObjective(PairObjective):
     """Sum over pairs of the SimPO loss."""
-
-    example_kind = "preference"
-    item = "row"
 
     def __init__(self, beta: float = 0.1, gamma: float = 0.5, ftx: float = 0.0) -> None:
         self.beta, self.gamma, self.ftx = beta, gamma, ftx
@@ -44,7 +41,7 @@ class SimpleObjective(Objective):
         mean_logps = (scored.by_sequence(scored.per_token_logps()) / scored.lengths()).view(-1, 2)
         losses = simpo_loss(mean_logps[:, 0], mean_logps[:, 1], self.beta, self.gamma)
         weights = scored.per_row["weight"]
-        metrics = pair_metrics(self.beta * mean_logps, mean_logps, weights)
+        metrics = self.pair_metrics(self.beta * mean_logps, mean_logps, scored)
         if self.ftx:
             losses = losses - self.ftx * mean_logps[:, 0]
             metrics |= weighted({"sft_loss": -mean_logps[:, 0]}, weights)

@@ -250,12 +250,14 @@ class StepTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means of the objective's metrics since the last entry to an entry with the training loss."""
         if "loss" in logs:
-            logs |= self._shown(self.step_sums.means(self.accelerator))
+            means = self.step_sums.means(self.accelerator)
+            logs |= self._shown(means | self.objective.derived(means | {"loss": logs["loss"]}))
             self.step_sums = Sums()
         super().log(logs, start_time)
 
     def _shown(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        return {name: value for name, value in metrics.items() if name not in self.hidden_metrics}
+        hidden = self.hidden_metrics
+        return {name: value for name, value in metrics.items() if name not in hidden and not name.startswith("_")}
 
     def floating_point_ops(self, inputs: Any) -> int:
         """6 x tokens x weights, on real tokens (there is no padding)."""
@@ -300,7 +302,8 @@ class StepTrainer(Trainer):
             sums.merge(losses)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         model.train(was_training)
-        found = self._shown({"loss": 0.0} | sums.means(self.accelerator))
+        found = {"loss": 0.0} | sums.means(self.accelerator)
+        found = self._shown(found | self.objective.derived(found))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=n_rows)
 
