@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from tunesmith.config.fault import Fault
-from tunesmith.config.paths import near_path
 from tunesmith.config.schema import RunConfig
 from tunesmith.config.schema.key import MAKE, MAKING
 
@@ -32,16 +30,6 @@ def text_is_named(config: RunConfig) -> Iterator[Fault]:
         yield Fault(("input_file_path",), "input_file_path is missing", fix)
     if config.input_file_path and chunks:
         yield Fault(("chunks", "input_file_path"), "chunks and input_file_path exclude each other", "keep one")
-
-
-def text_exists(config: RunConfig) -> Iterator[Fault]:
-    """What is named must be there."""
-    for name in config.input_file_path:
-        if not Path(name).expanduser().exists():
-            yield Fault(("input_file_path",), f"input_file_path: there is no {name}", near_path(name))
-    if config.command == "data make" and config.chunks and not Path(config.chunks).expanduser().is_dir():
-        fix = near_path(config.chunks) or "tunesmith data split writes it"
-        yield Fault(("chunks",), f"chunks: there is no folder {config.chunks}", fix)
 
 
 def overlap_is_small(config: RunConfig) -> Iterator[Fault]:
@@ -143,6 +131,3 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[Fault]]], ...
     (("data dialogue",), roles_are_named),
 )
 """The commands that a rule is for, and the rule."""
-
-PATH_RULES: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[Fault]]], ...] = ((MAKING, text_exists),)
-"""Rules that look at the disk."""

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tunesmith.config.fault import Fault
+from tunesmith.config.metrics import functions_exist
 from tunesmith.config.schema import KEYS, RunConfig
+from tunesmith.config.schema.key import MAKING
 from tunesmith.config.tasks import task_is_known
 from tunesmith.core.lazy import nearest
 
@@ -44,16 +46,14 @@ def models_exist(config: RunConfig) -> Iterator[Fault]:
         names += [("adapter_name_or_path", name) for name in config.adapter_name_or_path]
     for key, name in names:
         if looks_local(name) and not Path(name).expanduser().exists():
-            yield Fault((key,), f"{key}: there is no {name}", near_path(name))
+            yield Fault((key,), f"{key}: there is no {name}", _near(name))
 
 
 def token_file_exists(config: RunConfig) -> Iterator[Fault]:
     """The file of new special tokens must be there."""
     name = config.new_special_tokens_config
     if name and not Path(name).expanduser().is_file():
-        yield Fault(
-            ("new_special_tokens_config",), f"new_special_tokens_config: there is no file {name}", near_path(name)
-        )
+        yield Fault(("new_special_tokens_config",), f"new_special_tokens_config: there is no file {name}", _near(name))
 
 
 def checkpoint_exists(config: RunConfig) -> Iterator[Fault]:
@@ -61,7 +61,7 @@ def checkpoint_exists(config: RunConfig) -> Iterator[Fault]:
     chosen = config.resume_from_checkpoint
     keys = ("resume_from_checkpoint",)
     if isinstance(chosen, str) and not Path(chosen).expanduser().is_dir():
-        yield Fault(keys, f"resume_from_checkpoint: there is no folder {chosen}", near_path(chosen))
+        yield Fault(keys, f"resume_from_checkpoint: there is no folder {chosen}", _near(chosen))
     elif chosen is True and config.output_dir and not has_checkpoint(Path(config.output_dir).expanduser()):
         what = f"resume_from_checkpoint: true, but there is no checkpoint-N in {config.output_dir}"
         yield Fault(keys, what, "leave it out to start from the beginning")
@@ -94,7 +94,17 @@ def export_is_free(config: RunConfig) -> Iterator[Fault]:
         yield Fault(("export_dir",), what, "choose another folder, or set overwrite_export: true")
 
 
-def near_path(name: str) -> str:
+def text_exists(config: RunConfig) -> Iterator[Fault]:
+    """What is named must be there."""
+    for name in config.input_file_path:
+        if not Path(name).expanduser().exists():
+            yield Fault(("input_file_path",), f"input_file_path: there is no {name}", _near(name))
+    if config.command == "data make" and config.chunks and not Path(config.chunks).expanduser().is_dir():
+        fix = _near(config.chunks) or "tunesmith data split writes it"
+        yield Fault(("chunks",), f"chunks: there is no folder {config.chunks}", fix)
+
+
+def _near(name: str) -> str:
     """The entry of the nearest existing folder that was probably meant."""
     path = Path(name).expanduser()
     if not path.parent.is_dir():
@@ -106,9 +116,11 @@ def near_path(name: str) -> str:
 RULES: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[Fault]]], ...] = (
     (KEYS["model_name_or_path"].commands, models_exist),
     (KEYS["new_special_tokens_config"].commands, token_file_exists),
+    (MAKING, text_exists),
     (("train",), checkpoint_exists),
     (("train",), output_is_free),
     (("export",), export_is_free),
     (("eval",), task_is_known),
+    (KEYS["metrics"].commands, functions_exist),
 )
 """The commands that a rule is for, and the rule."""
