@@ -32,6 +32,8 @@ BROKEN = [
     ("finetuning_type: oft\noft_block_size: 0", 6, "are both 0"),
     ("finetuning_type: oft\noft_target: []", 6, "nothing would be trained"),
     ("finetuning_type: oft\nuse_rslora: true", 6, "use_rslora is for finetuning_type lora"),
+    ("shift_attn: true\nflash_attn: fa2", 5, "not through flash_attn: fa2"),
+    ("stage: dpo\nshift_attn: true", 6, "shift_attn is for stages pt and sft"),
     ("finetuning_type: full\nuse_llama_pro: true", 6, "trains added blocks only"),
     ("bf16: true\nfp16: true", 5, "exclude each other"),
     ("bf16: true\ndtype: float16", 6, "exclude each other"),

@@ -64,6 +64,18 @@ def new_blocks_are_trained_apart(config: RunConfig) -> Iterator[Fault]:
         yield Fault(("use_llama_pro", "finetuning_type"), what, "set finetuning_type: freeze or lora")
 
 
+def shifted_attention_fits(config: RunConfig) -> Iterator[Fault]:
+    """Shifted groups are for learning long texts; a reference model sees whole rows, and other kernels no groups."""
+    if not config.shift_attn:
+        return
+    if config.stage not in ("pt", "sft"):
+        what = f"shift_attn is for stages pt and sft; stage {config.stage} compares with a model that sees whole rows"
+        yield Fault(("shift_attn", "stage"), what)
+    if config.flash_attn in ("fa2", "fa3"):
+        what = f"shift_attn runs through Tunesmith's own attention, not through flash_attn: {config.flash_attn}"
+        yield Fault(("shift_attn", "flash_attn"), what, "set flash_attn: auto")
+
+
 def expansion_is_told(config: RunConfig) -> Iterator[Fault]:
     """`expand` needs to know how many blocks, and where to write."""
     if config.num_expand is None:
@@ -79,6 +91,7 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (_TRAIN, lora_plus_has_a_ratio),
     (_TRAIN, rotations_have_one_size),
     (_TRAIN, new_blocks_are_trained_apart),
+    (_TRAIN, shifted_attention_fits),
     (("expand",), expansion_is_told),
 )
 """The commands that a rule is for, and the rule."""

@@ -71,6 +71,7 @@ def set_up(config: RunConfig, run: Run) -> Session:
 
 
 def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: Any, parts: tuple[Any, Any]) -> Session:
+    from tunesmith.models.aids import Aids
     from tunesmith.models.dtype import training_precision
     from tunesmith.models.forward import HiddenForward
     from tunesmith.models.load import base_folder, stored_dtype
@@ -83,7 +84,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
 
     model, tokenizer = parts
     autocast = training_precision(config, stored_dtype(base_folder(model))).autocast
-    forward = HiddenForward(model)
+    forward = HiddenForward(model, Aids.of(config))
     objective = lookup(OBJECTIVES, objective_name(config.stage, config.pref_loss)).build(config)
     plan = plan_memory(config, model, forward, prepared, resume)
     stop = StopOnSignal()

@@ -160,7 +160,14 @@ class StepTrainer(Trainer):
 
     def _loss(self, model: nn.Module, batch: MicroBatch, baseline: torch.Tensor | None) -> LossOutput:
         with self.compute_loss_context_manager():
-            return self.objective.loss(self._score(model, batch, baseline))
+            output = self.objective.loss(self._score(model, batch, baseline))
+            balance = self.hidden_forward.take_balance()
+        if balance is None:
+            return output
+        items = batch.items_of_sequences(self.objective.item)
+        total = (balance * items).sum()
+        metrics = {**output.metrics, "balance_loss": (total, float(items.sum()))}
+        return LossOutput(output.loss_sum + (self.hidden_forward.aids.balance or 0.0) * total, metrics)
 
     @torch.no_grad()
     def _baseline(self, steps: Iterable[StepRows]) -> torch.Tensor | None:

@@ -134,7 +134,12 @@ class Memory(Group):
         choices=("linear", "dynamic", "yarn", "llama3"),
         not_yet="longer context through rotary scaling",
     )
-    shift_attn: bool = key(False, "Shifted sparse attention of LongLoRA.", not_yet="shifted sparse attention")
+    shift_attn: bool = key(
+        False,
+        "Shifted sparse attention of LongLoRA while training: half of the heads see groups of a quarter of `cutoff_len`, "
+        "half the same groups shifted by a half.",
+        commands=TRAIN,
+    )
     mixture_of_depths: str | None = key(
         None, "Mixture of depths.", choices=("convert", "load"), not_yet="mixture of depths"
     )
@@ -143,7 +148,7 @@ class Memory(Group):
     enable_liger_kernel: bool = key(False, "Fused kernels of the liger-kernel package.", not_yet="liger kernels")
     use_v1_kernels: bool | None = key(False, "Experimental kernels of LLaMA-Factory.", not_yet="these kernels")
     moe_aux_loss_coef: float | None = key(
-        None, "Weight of the load-balancing loss of expert models.", ge=0, not_yet="the balancing loss of expert models"
+        None, "Weight of the load-balancing loss of routed experts; it is added for each row.", ge=0, commands=TRAIN
     )
 
 
