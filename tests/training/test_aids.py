@@ -10,6 +10,9 @@ import torch
 from tests.models.tiny import make_tiny_mixtral
 from tests.training.test_trainer import Rows, assert_same, make_trainer, weights
 
+from tunesmith.config.schema import RunConfig
+from tunesmith.models.dtype import evaluation_dtype
+
 
 def moe(folder: Path, coefficient: float | None, budget: int = 512, **keys: Any) -> Any:
     settings = {"optim": "sgd", "learning_rate": 0.1, "finetuning_type": "full", "max_steps": 3} | keys
@@ -63,3 +66,14 @@ def test_an_aid_changes_training_and_not_evaluation(tmp_path: Path, keys: dict[s
 def test_transformers_adds_no_noise_of_its_own(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, Rows(8), max_steps=1, neftune_noise_alpha=5.0)
     assert trainer.args.neftune_noise_alpha is None
+
+
+@pytest.mark.parametrize("key", ["bf16_full_eval", "fp16_full_eval"])
+def test_evaluation_in_half_precision_is_near_and_leaves_weights_alone(tmp_path: Path, key: str) -> None:
+    trainer = make_trainer(tmp_path, Rows(8))
+    exact, before = trainer.evaluate(Rows(6))["eval_loss"], weights(trainer)
+    trainer.evaluation_dtype = evaluation_dtype(RunConfig.from_dict({key: True}))
+    rounded = trainer.evaluate(Rows(6))["eval_loss"]
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.02)
+    assert_same(before, weights(trainer), atol=0)

@@ -76,6 +76,31 @@ def shifted_attention_fits(config: RunConfig) -> Iterator[Fault]:
         yield Fault(("shift_attn", "flash_attn"), what, "set flash_attn: auto")
 
 
+def one_format_for_evaluation(config: RunConfig) -> Iterator[Fault]:
+    """Evaluation computes in one format."""
+    if config.bf16_full_eval and config.fp16_full_eval:
+        yield Fault(("bf16_full_eval", "fp16_full_eval"), "bf16_full_eval and fp16_full_eval exclude each other")
+
+
+def offload_is_checkpointing(config: RunConfig) -> Iterator[Fault]:
+    """Offload is a kind of gradient checkpointing; the re-entrant kind hides what routers choose."""
+    if config.use_unsloth_gc and config.disable_gradient_checkpointing:
+        what = "use_unsloth_gc is gradient checkpointing, which disable_gradient_checkpointing forbids"
+        yield Fault(("use_unsloth_gc", "disable_gradient_checkpointing"), what, "keep one")
+    reentrant = "use_reentrant_gc" in config.explicit and config.use_reentrant_gc
+    reentrant = (config.gradient_checkpointing_kwargs or {}).get("use_reentrant", reentrant)
+    if reentrant and config.moe_aux_loss_coef and (config.gradient_checkpointing or config.use_unsloth_gc):
+        what = "re-entrant gradient checkpointing hides the routers from the balancing loss of moe_aux_loss_coef"
+        yield Fault(("use_reentrant_gc", "moe_aux_loss_coef"), what, "drop use_reentrant_gc")
+
+
+def liger_is_on(config: RunConfig) -> Iterator[Fault]:
+    """Details of kernels need the kernels."""
+    if config.liger_kernel_config and not (config.enable_liger_kernel or config.use_liger_kernel):
+        keys = ("liger_kernel_config", "enable_liger_kernel")
+        yield Fault(keys, "liger_kernel_config does nothing without enable_liger_kernel")
+
+
 def expansion_is_told(config: RunConfig) -> Iterator[Fault]:
     """`expand` needs to know how many blocks, and where to write."""
     if config.num_expand is None:
@@ -92,6 +117,9 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (_TRAIN, rotations_have_one_size),
     (_TRAIN, new_blocks_are_trained_apart),
     (_TRAIN, shifted_attention_fits),
+    (_TRAIN, one_format_for_evaluation),
+    (_TRAIN, offload_is_checkpointing),
+    (_TRAIN, liger_is_on),
     (("expand",), expansion_is_told),
 )
 """The commands that a rule is for, and the rule."""

@@ -177,6 +177,16 @@ def register() -> None:
     AttentionInterface.register(VARLEN_EAGER, varlen_eager_attention)
 
 
+def _flash(flash_attn: str) -> str:
+    package = "flash_attn" if flash_attn == "fa2" else "flash_attn_interface"
+    if not is_installed(package):
+        raise ModelError(
+            f"flash_attn: {flash_attn} needs the package {package!r}, which needs an NVIDIA GPU; "
+            "use flash_attn: auto, which runs without padding on every device"
+        )
+    return _FLASH[flash_attn]
+
+
 def training_implementation(flash_attn: str) -> str:
     """The attn_implementation for training under `flash_attn`.
 
@@ -184,16 +194,16 @@ def training_implementation(flash_attn: str) -> str:
         ModelError: fa2 or fa3 without their package.
     """
     if flash_attn in _FLASH:
-        package = "flash_attn" if flash_attn == "fa2" else "flash_attn_interface"
-        if not is_installed(package):
-            raise ModelError(
-                f"flash_attn: {flash_attn} needs the package {package!r}, which needs an NVIDIA GPU; "
-                "use flash_attn: auto, which runs without padding on every device"
-            )
-        return _FLASH[flash_attn]
+        return _flash(flash_attn)
     return VARLEN_EAGER if flash_attn == "disabled" else VARLEN
 
 
 def inference_implementation(flash_attn: str) -> str:
-    """The attn_implementation for generation, where batches are padded and a cache is kept."""
-    return {"disabled": "eager", **_FLASH}.get(flash_attn, "sdpa")
+    """The attn_implementation for generation, where batches are padded and a cache is kept.
+
+    Raises:
+        ModelError: fa2 or fa3 without their package.
+    """
+    if flash_attn in _FLASH:
+        return _flash(flash_attn)
+    return "eager" if flash_attn == "disabled" else "sdpa"

@@ -16,6 +16,7 @@ from torch import nn
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.log import get_logger
+from tunesmith.models import rope
 from tunesmith.models.aids import Aids
 from tunesmith.models.attention import VARLEN, VARLEN_EAGER
 from tunesmith.models.balance import balance_of_rows, check_routers
@@ -144,6 +145,8 @@ class HiddenForward:
         self._takes_positions = "logits_to_keep" in parameters
         implementation = getattr(base.config, "_attn_implementation", None)
         self.lays_rows_end_to_end = takes_any and implementation in _VARLEN_IMPLEMENTATIONS
+        if rope.kind_of(base.config) == "dynamic":  # frequencies follow the longest row of a line
+            self.lays_rows_end_to_end = False
         self._is_flash = str(implementation).startswith("flash")
         self.is_plain_head = False
         self.is_plain_head = self._probe(model, base)

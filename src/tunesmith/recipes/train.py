@@ -72,7 +72,7 @@ def set_up(config: RunConfig, run: Run) -> Session:
 
 def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: Any, parts: tuple[Any, Any]) -> Session:
     from tunesmith.models.aids import Aids
-    from tunesmith.models.dtype import training_precision
+    from tunesmith.models.dtype import evaluation_dtype, training_precision
     from tunesmith.models.forward import HiddenForward
     from tunesmith.models.load import base_folder, stored_dtype
     from tunesmith.objectives.base import OBJECTIVES, objective_name
@@ -111,6 +111,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
         processing_class=tokenizer,
         callbacks=callbacks,
     )
+    trainer.evaluation_dtype = evaluation_dtype(config)
     return Session(config, run, trainer, stop, resume)
 
 

@@ -57,6 +57,7 @@ class StepTrainer(Trainer):
         self.hidden_metrics = hidden_metrics
         self.step_sums = Sums()
         self.checkpoint_facts = checkpoint_facts or {}
+        self.evaluation_dtype: torch.dtype | None = None  # None: as in training
         self.tokens_seen = 0
         self.trained_tokens_seen = 0
 
@@ -224,7 +225,8 @@ class StepTrainer(Trainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Evaluates the loss; random state is left as it was, so training ends with the same weights either way."""
-        with torch.random.fork_rng():
+        half, place = self.evaluation_dtype, self.args.device.type
+        with torch.random.fork_rng(), torch.autocast(place, half) if half else contextlib.nullcontext():
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     @torch.no_grad()
