@@ -8,7 +8,6 @@ from tunesmith.config.schema import KEYS, RunConfig
 from tunesmith.core.errors import ConfigError
 
 REFUSED = {
-    "stage": "ppo",
     "quantization_bit": 4,
     "quantization_method": "hqq",
     "use_kt": True,
@@ -22,17 +21,11 @@ REFUSED = {
     "use_adam_mini": True,
     "use_muon": True,
     "optim": "galore_adamw",
-    "use_dft_loss": True,
-    "pref_loss": "simpo",
-    "kto_chosen_weight": 2,
-    "ppo_epochs": 2,
-    "reward_model": "m",
     "infer_backend": "vllm",
     "push_to_hub": True,
     "hub_token": "x",
     "enable_torch_profiler": True,
     "use_swanlab": True,
-    "label_smoothing_factor": 0.1,
     "logging_dir": "logs",
     "torch_compile": True,
     "enable_jit_checkpoint": True,
@@ -44,6 +37,9 @@ REFUSED = {
     "use_hyper_parallel": True,
 }
 ACCEPTED = {
+    "stage": "dpo",
+    "use_dft_loss": True,
+    "label_smoothing_factor": 0.1,
     "use_rslora": True,
     "train_from_scratch": True,
     "init_special_tokens": "desc_init",

@@ -42,6 +42,8 @@ BROKEN = [
     ("liger_kernel_config: {rope: false}", 5, "does nothing without enable_liger_kernel"),
     ("shift_attn: true\nflash_attn: fa2", 5, "not through flash_attn: fa2"),
     ("stage: dpo\nshift_attn: true", 6, "shift_attn is for stages pt and sft"),
+    ("use_asft_loss: true\nshift_attn: true", 6, "shift_attn is for stages pt and sft"),
+    ("stage: kto\npissa_init: true", 6, "no untouched base under the adapter"),
     ("finetuning_type: full\nuse_llama_pro: true", 6, "trains added blocks only"),
     ("bf16: true\nfp16: true", 5, "exclude each other"),
     ("bf16: true\ndtype: float16", 6, "exclude each other"),

@@ -1,10 +1,10 @@
-"""What must hold between keys. One small function a rule; of data in data_rules.py, of files in paths.py, and so on."""
+"""What must hold between keys. One small function a rule; more in the `*_rules.py` beside it and in paths.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tunesmith.config import data_rules, method_rules, paths, tasks
+from tunesmith.config import data_rules, method_rules, paths, reinforcement_rules, stage_rules, tasks
 from tunesmith.config.fault import Fault
 from tunesmith.config.schema import COMMANDS, KEYS, RunConfig
 from tunesmith.config.schema.key import ROWS
@@ -14,7 +14,8 @@ Rule = Callable[[RunConfig], Iterator[Fault]]
 
 def faults(config: RunConfig, *, with_paths: bool = True) -> Iterator[Fault]:
     """Everything that does not go together for the command of this configuration."""
-    for commands, rule in (*RULES, *data_rules.RULES, *method_rules.RULES, *(paths.RULES if with_paths else ())):
+    more = (*data_rules.RULES, *stage_rules.RULES, *method_rules.RULES, *reinforcement_rules.RULES)
+    for commands, rule in (*RULES, *more, *(paths.RULES if with_paths else ())):
         if config.command in commands:
             yield from rule(config)
 
@@ -86,27 +87,11 @@ def one_kind_of_mask(config: RunConfig) -> Iterator[Fault]:
         yield Fault(keys, what, "keep one")
 
 
-def prediction_writes_answers(config: RunConfig) -> Iterator[Fault]:
-    """Prediction without generating would write teacher-forced tokens, which nobody means."""
-    if config.do_predict and not config.predict_with_generate:
-        keys = ("do_predict", "predict_with_generate")
-        yield Fault(keys, "do_predict needs predict_with_generate", "set predict_with_generate: true")
-
-
 def accuracy_or_answers(config: RunConfig) -> Iterator[Fault]:
     """Evaluation computes token accuracy or scores answers; not both."""
     if config.predict_with_generate and config.compute_accuracy:
         keys = ("compute_accuracy", "predict_with_generate")
         yield Fault(keys, "compute_accuracy and predict_with_generate exclude each other", "keep one")
-
-
-def sft_only(config: RunConfig) -> Iterator[Fault]:
-    """Keys that speak of prompts and answers need stage sft."""
-    if config.stage == "sft":
-        return
-    for name in ("predict_with_generate", "neat_packing", "train_on_prompt", "mask_history"):
-        if getattr(config, name):
-            yield Fault((name, "stage"), f"{name} is for stage sft, not {config.stage}")
 
 
 def lora_only(config: RunConfig) -> Iterator[Fault]:
@@ -253,9 +238,7 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (_TRAIN, evaluation_has_data),
     (ROWS, held_out_rows),
     (("train", "data"), one_kind_of_mask),
-    (_TRAIN, prediction_writes_answers),
     (_TRAIN, accuracy_or_answers),
-    (_TRAIN, sft_only),
     (_TRAIN, lora_only),
     (KEYS["adapter_name_or_path"].commands, adapters_are_lora),
     (KEYS["init_special_tokens"].commands, descriptions_are_there),

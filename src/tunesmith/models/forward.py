@@ -109,11 +109,21 @@ def base_model_of(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _identity_head(head: nn.Module) -> Iterator[None]:
-    """Makes the head return its input while a forward pass runs; the module tree and its parameters stay."""
-    head.forward = lambda hidden, *_, **__: hidden
+def _identity_head(head: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Makes the head return its input while a forward pass runs; the module tree and its parameters stay.
+
+    Yields:
+        A list that the input is put into.
+    """
+    seen: list[torch.Tensor] = []
+
+    def keep(hidden: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        seen.append(hidden)
+        return hidden
+
+    head.forward = keep
     try:
-        yield
+        yield seen
     finally:
         del head.forward
 
@@ -126,14 +136,15 @@ class HiddenForward:
     that is the identity, and `__call__` gives their own logits at the chosen positions.
 
     Args:
-        model: the model as it will be called.
+        model: the model as it will be called, wrapped or not.
         aids: what is added while the model is in training mode.
+        reads_hidden: hidden states are what is wanted, whatever the model does to its logits.
 
     Raises:
         ModelError: an aid cannot work on this model.
     """
 
-    def __init__(self, model: nn.Module, aids: Aids | None = None) -> None:
+    def __init__(self, model: nn.Module, aids: Aids | None = None, *, reads_hidden: bool = False) -> None:
         base = base_model_of(model)
         self.aids = Aids()  # the probe below sees none
         self._top_k = 0
@@ -148,8 +159,9 @@ class HiddenForward:
         if rope.kind_of(base.config) == "dynamic":  # frequencies follow the longest row of a line
             self.lays_rows_end_to_end = False
         self._is_flash = str(implementation).startswith("flash")
+        self._reads_hidden = reads_hidden
         self.is_plain_head = False
-        self.is_plain_head = self._probe(model, base)
+        self.is_plain_head = reads_hidden or self._probe(model, base)
         self.head: Any = self._output_head if self.is_plain_head else nn.Identity()
         if not self.is_plain_head:
             logger.info("this model transforms its logits after the head: they are computed whole for trained tokens")
@@ -232,8 +244,11 @@ class HiddenForward:
     def _run(self, model: nn.Module, batch: MicroBatch) -> torch.Tensor:
         if not self.is_plain_head:
             return self._call(model, batch)
-        with _identity_head(self._output_head):
-            return self._call(model, batch)
+        with _identity_head(self._output_head) as seen:
+            hidden = self._call(model, batch)
+        if not self._reads_hidden:
+            return hidden
+        return seen[0][0] if self._takes_positions else seen[0][0][batch.positions]
 
 
 _VARLEN_IMPLEMENTATIONS = {VARLEN, VARLEN_EAGER, "flash_attention_2", "flash_attention_3"}

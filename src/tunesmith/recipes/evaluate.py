@@ -36,7 +36,7 @@ def choices(config: RunConfig, task: TaskName, folder: Path | None) -> None:
     from tunesmith.evaluation.choices import ChoiceEvaluation, ChoiceSettings
     from tunesmith.evaluation.results import accuracy_of, table_lines, write_results
     from tunesmith.inference.opening import open_model
-    from tunesmith.recipes.predict import weights_digest
+    from tunesmith.models.provenance import weights_digest
 
     subjects = load_benchmark(config, task.name, task.split)
     opened = open_model(config, batch_size=config.batch_size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -42,6 +41,7 @@ def run(config: RunConfig, *, model: Any = None, tokenizer: Any = None) -> dict[
     """
     from tunesmith.data.pipeline import prepare_prompts
     from tunesmith.inference.opening import open_model
+    from tunesmith.models.provenance import weights_digest
     from tunesmith.models.tokenizer import load_template_for, load_tokenizer
 
     if env.rank() != 0:
@@ -74,16 +74,6 @@ def _sampling(config: RunConfig) -> SamplingParams:
 
     sampling = SamplingParams.from_config(config)
     return replace(sampling, num_beams=config.eval_num_beams or sampling.num_beams)
-
-
-def weights_digest(model: Any) -> str:
-    """Tells one model in memory from another by 64 values of every tensor."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 64)][:64].float().cpu().numpy()
-        digest.update(name.encode() + sample.tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(slots=True)

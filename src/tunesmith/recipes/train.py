@@ -16,6 +16,10 @@ from tunesmith.core.runs import Run, merge_results, write_atomic
 
 logger = get_logger(__name__)
 
+_PLOTTED = {"dpo": ("rewards/accuracies", "rewards/margins"), "kto": ("rewards/chosen", "rewards/margins")}
+"""Stage -> metrics that are drawn beside the loss."""
+_PARTS_OF_LOSS = ("_sft_loss", "_odds_ratio_loss")
+
 
 @dataclass(frozen=True)
 class Session:
@@ -76,16 +80,19 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     from tunesmith.models.forward import HiddenForward
     from tunesmith.models.load import base_folder, stored_dtype
     from tunesmith.objectives.base import OBJECTIVES, objective_name
+    from tunesmith.training.alarms import Alarms, checks_of
     from tunesmith.training.arguments import training_arguments
     from tunesmith.training.budget import plan_memory
     from tunesmith.training.callbacks import EarlyStop, LogWriter, Pace, ProgressBar, StopOnSignal
-    from tunesmith.training.reference import find_reference
+    from tunesmith.training.kept_reference import keep_reference
+    from tunesmith.training.reference import find_reference, is_kept
+    from tunesmith.training.reinforce import find_reinforcement
     from tunesmith.training.trainer import StepTrainer
 
     model, tokenizer = parts
     autocast = training_precision(config, stored_dtype(base_folder(model))).autocast
-    forward = HiddenForward(model, Aids.of(config))
     objective = lookup(OBJECTIVES, objective_name(config.stage, config.pref_loss)).build(config)
+    forward = HiddenForward(model, Aids.of(config), reads_hidden=objective.needs_value_head)
     plan = plan_memory(config, model, forward, prepared, resume)
     stop = StopOnSignal()
 
@@ -94,15 +101,16 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
 
     with_tokens = bool(config.include_num_input_tokens_seen not in (False, "no"))
     pace = Pace(tokens)
-    callbacks: list[Any] = [LogWriter(run, pace, with_tokens), ProgressBar(pace), stop]
+    alarms = Alarms(run, checks_of(config.stage, config.pref_loss, config.pref_beta))
+    callbacks: list[Any] = [LogWriter(run, pace, with_tokens), ProgressBar(pace), alarms, stop]
     if config.early_stopping_steps:
         callbacks.append(EarlyStop(config.early_stopping_steps))
     trainer = StepTrainer(
         objective=objective,
         forward=forward,
         token_budget=plan.tokens,
-        reference=find_reference(config, objective, forward),
-        hidden_metrics=frozenset(() if config.compute_accuracy or config.stage != "sft" else ("accuracy",)),
+        reference=find_reference(config, objective, forward, tokenizer),
+        hidden_metrics=frozenset(() if config.compute_accuracy or config.stage not in ("pt", "sft") else ("accuracy",)),
         checkpoint_facts=plan.facts,
         model=model,
         args=training_arguments(config, autocast=autocast),
@@ -112,6 +120,9 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
         callbacks=callbacks,
     )
     trainer.evaluation_dtype = evaluation_dtype(config)
+    if is_kept(config, objective):
+        keep_reference(trainer)
+    trainer.reinforcement = find_reinforcement(config, objective, model, tokenizer, prepared.train)
     return Session(config, run, trainer, stop, resume)
 
 
@@ -208,14 +219,17 @@ def evaluate(session: Session) -> None:
 
 
 def _plot(session: Session) -> None:
-    """training_<metric>.png for the loss, eval losses and accuracies, where `plot_loss` asks for it."""
+    """training_<metric>.png for the loss, eval losses, accuracies and rewards, where `plot_loss` asks for it."""
     from tunesmith.training.plots import plot_metric
 
     if not session.config.plot_loss or not session.trainer.args.should_save:
         return
     history = session.trainer.state.log_history
-    names = {"loss"} | {
-        key for entry in history for key in entry if key.startswith("eval_") and key.endswith(("_loss", "_accuracy"))
+    names = {"loss", *_PLOTTED.get(session.config.stage, ())} | {
+        key
+        for entry in history
+        for key in entry
+        if key.startswith("eval_") and key.endswith(("_loss", "_accuracy")) and not key.endswith(_PARTS_OF_LOSS)
     }
     for name in sorted(names):
         plot_metric(history, name, session.run.folder)

@@ -7,8 +7,6 @@ from typing import ClassVar
 
 from tunesmith.config.schema.key import MODEL, TRAIN, Group, key
 
-_LOSS = "this loss"
-
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class Method(Group):
@@ -19,14 +17,8 @@ class Method(Group):
 
     stage: str = key(
         "sft",
-        "Kind of training: pt (plain text), sft (conversations), rm, ppo, dpo, kto (preferences).",
-        choices=("pt", "sft", "rm", "ppo", "dpo", "kto"),
-        not_yet_values={
-            "pt": "training on plain text",
-            "rm": "training reward models",
-            "ppo": "reinforcement learning",
-            "kto": "training on good/bad marks",
-        },
+        "Kind of training: pt (plain text), sft (conversations), rm, dpo, kto (preferences), ppo, grpo (rewards).",
+        choices=("pt", "sft", "rm", "ppo", "dpo", "kto", "grpo"),
         commands=("train", "data"),
     )
     finetuning_type: str = key(
@@ -47,11 +39,11 @@ class Method(Group):
         "Most tokens in one forward pass; default: as many as memory holds. The result does not depend on it.",
         ge=1,
     )
-    use_dft_loss: bool = key(False, "Weigh each token by its own probability (DFT).", not_yet=_LOSS)
-    use_asft_loss: bool = key(False, "DFT held near the base model (ASFT).", not_yet=_LOSS)
-    asft_alpha: float = key(0.1, "Strength of that hold.", ge=0, not_yet=_LOSS)
-    use_eaft_loss: bool = key(False, "Weigh each token by the model's uncertainty (EAFT).", not_yet=_LOSS)
-    eaft_alpha: float = key(1.0, "Exponent of that weight.", ge=0, not_yet=_LOSS)
+    use_dft_loss: bool = key(False, "Weigh each token by the probability that the model gives it (DFT).")
+    use_asft_loss: bool = key(False, "DFT held near the base model (ASFT).")
+    asft_alpha: float = key(0.1, "Strength of that hold.", ge=0)
+    use_eaft_loss: bool = key(False, "Weigh each token by the model's uncertainty (EAFT).")
+    eaft_alpha: float = key(1.0, "Exponent of that weight.", ge=0)
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)

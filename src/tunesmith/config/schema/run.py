@@ -15,7 +15,8 @@ from tunesmith.config.schema.key import Group, Key, keys_of
 from tunesmith.config.schema.megatron import HyperParallel, Megatron, Ray
 from tunesmith.config.schema.model import KTransformers, Memory, Model, Tokenizer
 from tunesmith.config.schema.optimizers import Apollo, Badam, Galore, OtherOptimizers, Swanlab
-from tunesmith.config.schema.preference import Preference, Reinforcement
+from tunesmith.config.schema.preference import Preference
+from tunesmith.config.schema.reinforcement import GroupRelative, Proximal, Rewards
 from tunesmith.config.schema.reporting import Evaluating, Hub, Logging, Profiler, Saving
 from tunesmith.config.schema.training import Loader, Loop, Optimizer, Precision, Processes
 
@@ -48,7 +49,9 @@ class RunConfig(
     Vllm,
     Sglang,
     Preference,
-    Reinforcement,
+    Rewards,
+    Proximal,
+    GroupRelative,
     Oft,
     Galore,
     Apollo,

@@ -166,9 +166,7 @@ class Optimizer(Group):
     adam_epsilon: float = key(1e-08, "Adam's guard against division by 0.", gt=0)
     max_grad_norm: float = key(1.0, "Longer gradients are shortened to this length; 0: never.", ge=0)
     neftune_noise_alpha: float | None = key(None, "Noise on the embeddings while training (NEFTune); 5 is usual.", gt=0)
-    label_smoothing_factor: float = key(
-        0.0, "Share of probability spread over all tokens.", ge=0, lt=1, not_yet="label smoothing"
-    )
+    label_smoothing_factor: float = key(0.0, "Share of probability spread over all tokens.", ge=0, lt=1)
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
