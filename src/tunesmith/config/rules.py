@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tunesmith.config import data_rules, method_rules, paths, reinforcement_rules, stage_rules, tasks
+from tunesmith.config import data_rules, method_rules, metrics, paths, reinforcement_rules, stage_rules, tasks
 from tunesmith.config.fault import Fault
 from tunesmith.config.schema import COMMANDS, KEYS, RunConfig
 from tunesmith.config.schema.key import ROWS
@@ -14,8 +14,8 @@ Rule = Callable[[RunConfig], Iterator[Fault]]
 
 def faults(config: RunConfig, *, with_paths: bool = True) -> Iterator[Fault]:
     """Everything that does not go together for the command of this configuration."""
-    more = (*data_rules.RULES, *stage_rules.RULES, *method_rules.RULES, *reinforcement_rules.RULES)
-    for commands, rule in (*RULES, *more, *(paths.RULES if with_paths else ())):
+    more = (data_rules, stage_rules, method_rules, metrics, reinforcement_rules, *([paths] if with_paths else []))
+    for commands, rule in (*RULES, *(pair for module in more for pair in module.RULES)):
         if config.command in commands:
             yield from rule(config)
 
