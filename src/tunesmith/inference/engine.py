@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from tunesmith.core.errors import ModelError
@@ -181,6 +181,8 @@ class EngineStats:
         cached_tokens: those of them that the prefix cache held.
         generated_tokens: of all answers.
         cache_bytes: keys and values in memory now.
+        drafted_tokens: guessed ahead and verified.
+        accepted_tokens: those of them that were right.
     """
 
     waiting: int = 0
@@ -190,6 +192,8 @@ class EngineStats:
     cached_tokens: int = 0
     generated_tokens: int = 0
     cache_bytes: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @runtime_checkable
@@ -222,7 +226,10 @@ class Engine(Protocol):
         ...
 
     def step(self) -> list[Delta]:
-        """Works a little: at most one token for each answer under way. Nothing to do gives an empty list at once."""
+        """Works a little: for each answer under way one delta at most, of one token unless tokens are drafted.
+
+        Nothing to do gives an empty list at once.
+        """
         ...
 
     def stats(self) -> EngineStats:
@@ -360,9 +367,19 @@ class SteppedEngine:
                 self._mail[delta.request_id].append(delta)
 
 
-def completion_of(deltas: Sequence[Delta]) -> Completion:
-    """One answer out of all its deltas."""
+def joined(deltas: Sequence[Delta]) -> Delta:
+    """Deltas of one answer, in order, as one."""
     last = deltas[-1]
+    if len(deltas) == 1:
+        return last
     ids = tuple(token_id for delta in deltas for token_id in delta.token_ids)
     logprobs = tuple(entry for delta in deltas for entry in delta.logprobs)
-    return Completion(ids, last.finish_reason or "length", last.end_token_id, last.index, logprobs)
+    return replace(last, token_ids=ids, logprobs=logprobs)
+
+
+def completion_of(deltas: Sequence[Delta]) -> Completion:
+    """One answer out of all its deltas."""
+    whole = joined(deltas)
+    return Completion(
+        whole.token_ids, whole.finish_reason or "length", whole.end_token_id, whole.index, whole.logprobs
+    )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunesmith.core.errors import ModelError
+from tunesmith.inference.ending import Decode, has_stop_text
 from tunesmith.inference.engine import (
     Delta,
     EngineStats,
@@ -54,7 +55,7 @@ class FakeEngine(SteppedEngine):
         *,
         slots: int = 8,
         context: int | None = None,
-        decode: Callable[[list[int]], str] | None = None,
+        decode: Decode | None = None,
     ) -> None:
         self.requests: list[GenerationRequest] = []
         self.context = context
@@ -114,7 +115,7 @@ class FakeEngine(SteppedEngine):
 
     def _finish(self, work: _Work) -> FinishReason | None:
         sampling, n_prompt = work.request.sampling, len(work.request.prompt_ids)
-        if self._decode is not None and any(word in self._decode(work.made) for word in sampling.stop):
+        if has_stop_text(work.made, sampling.stop, self._decode):
             return "stop"
         budget = sampling.budget(n_prompt)
         if self.context is not None:
