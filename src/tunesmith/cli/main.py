@@ -20,6 +20,7 @@ COMMANDS = {
     "api": "tunesmith.cli.api:main",
     "infer": "tunesmith.cli.infer:main",
     "template": "tunesmith.cli.template:main",
+    "runs": "tunesmith.cli.runs:main",
     "webchat": "tunesmith.cli.later:webchat",
     "webui": "tunesmith.cli.later:webui",
     "eval": "tunesmith.cli.later:evaluate",
@@ -40,6 +41,7 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   export     merge an adapter into its base model and write it out
   data       preview CONFIG shows rows as the model sees them; check CONFIG reads every row;
              convert INPUT OUTPUT writes rows in another layout
+  runs       list, show, queue, stop, resume, clone, compare: what was trained here, and what waits
   template   list, show NAME; verify FOLDER holds a model folder against its template
 
   explain    explain KEY [CONFIG]: what a key does, and its value in a file

@@ -20,15 +20,17 @@ from tunesmith.data.dataset import cache_key as cache_key
 from tunesmith.data.dataset import encoder_version, end_ids, tokenize_dataset
 from tunesmith.data.dataset import render_rows as render_rows
 from tunesmith.data.examples import read_conversations, settle, without_trailing
-from tunesmith.data.formats import stage_problems
+from tunesmith.data.formats import KIND_OF_STAGE, stage_problems
 from tunesmith.data.hubs import fetch
+from tunesmith.data.mismatch import JudgedRows
 from tunesmith.data.mix import mix_rows, split_validation
 from tunesmith.data.pack import best_fit
 from tunesmith.data.prompts import PromptRow, encode_prompts
-from tunesmith.data.report import DatasetReport, SupervisionReport, log_report, raise_rejects
+from tunesmith.data.report import DatasetReport, SupervisionReport, cut_warnings, log_report, raise_rejects
 from tunesmith.data.rows import TokenizedRows, TrainRows, concat_rows
 from tunesmith.data.settings import settings_of
 from tunesmith.data.stream import StreamRows
+from tunesmith.data.texts import TextRows, text_start
 from tunesmith.data.tokenize import Encoder
 
 if TYPE_CHECKING:
@@ -67,10 +69,10 @@ def prepare(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
         stop_on_rejects(found.reports, config)
     else:
         found = _make_rows(config, encoder)
-    train = TrainRows(found.train, _packs(config, found.train)) if config.do_train and found.train else None
+    train = _items(config, encoder, found.train) if config.do_train and found.train else None
     if config.do_train and train is None:
         raise DataError([Problem("no row is left to train on", "dataset", "every row was rejected: mend them")])
-    evaluation, eval_rows = _evaluation(found.eval)
+    evaluation, eval_rows = _evaluation(config, encoder, found.eval)
     report = supervision_report(found.reports, train, eval_rows)
     log_report(report, tokenizer.decode, logger)
     return PreparedData(train, evaluation, report)
@@ -84,7 +86,7 @@ def _prepare_stream(config: RunConfig, encoder: Encoder) -> PreparedData:
     eval_sets = load_datasets(config, encoder, config.eval_dataset)
     reports = [report for _, report in eval_sets]
     stop_on_rejects(reports, config)
-    evaluation, eval_rows = _evaluation(_eval_rows(config, eval_sets, held_out))
+    evaluation, eval_rows = _evaluation(config, encoder, _eval_rows(config, eval_sets, held_out))
     return PreparedData(train, evaluation, SupervisionReport(reports, train_rows=len(train), eval_rows=eval_rows))
 
 
@@ -133,6 +135,8 @@ def prepare_prompts(config: RunConfig, tokenizer: Any, template: Any) -> list[Pr
         rows = [rows[index] for index in held_out]
     for report in reports:
         logger.info(report.accounting())
+        for line in cut_warnings(report):
+            logger.warning(line)
     if cut := [row for row in rows if row.lost_tokens]:
         logger.warning(
             "%d prompts were cut to cutoff_len %d, the first: %s", len(cut), config.cutoff_len, cut[0].source
@@ -166,8 +170,6 @@ def load_datasets(config: RunConfig, encoder: Encoder, names: Sequence[str]) -> 
     Raises:
         DataError: data sets that do not exist, cannot be read, or do not fit the stage.
     """
-    if config.stage != "sft":
-        raise DataError([Problem(f"training data of stage {config.stage} is not built yet", "stage", "stage: sft is")])
     specs = find_specs(config, names)
     if not specs:
         return []
@@ -206,6 +208,17 @@ def _split_and_mix(
     return rows if len(kept) == len(rows) and config.mix_strategy == "concat" else rows.take(kept), held_out
 
 
+def _items(config: RunConfig, encoder: Encoder, rows: TokenizedRows, *, may_pack: bool = True) -> TrainRows:
+    """Rows as the trainer takes them, by what the stage reads."""
+    kind = KIND_OF_STAGE[config.stage]
+    if kind == "text":
+        is_packed = config.packing is not False
+        return TextRows(rows, config.cutoff_len, text_start(encoder.tokenizer), is_packed=is_packed)
+    if kind == "feedback":
+        return JudgedRows(rows, config.cutoff_len)
+    return TrainRows(rows, _packs(config, rows) if may_pack else None)
+
+
 def _packs(config: RunConfig, rows: TokenizedRows) -> list[list[int]] | None:
     if not (config.packing or config.neat_packing):
         return None
@@ -229,12 +242,13 @@ def _eval_rows(
 
 
 def _evaluation(
-    rows: TokenizedRows | dict[str, TokenizedRows] | None,
+    config: RunConfig, encoder: Encoder, rows: TokenizedRows | dict[str, TokenizedRows] | None
 ) -> tuple[TrainRows | dict[str, TrainRows] | None, int]:
     """Rows to evaluate on as the trainer takes them, and how many they are."""
     if isinstance(rows, dict):
-        return {name: TrainRows(part) for name, part in rows.items()}, sum(map(len, rows.values()))
-    return (None, 0) if rows is None else (TrainRows(rows), len(rows))
+        sets = {name: _items(config, encoder, part, may_pack=False) for name, part in rows.items()}
+        return sets, sum(map(len, rows.values()))
+    return (None, 0) if rows is None else (_items(config, encoder, rows, may_pack=False), len(rows))
 
 
 def supervision_report(reports: list[DatasetReport], train: TrainRows | None, eval_rows: int) -> SupervisionReport:
@@ -245,7 +259,7 @@ def supervision_report(reports: list[DatasetReport], train: TrainRows | None, ev
     rows = train.rows
     longest = int(np.argmax(rows.lengths))
     report.train_rows, report.train_items = len(rows), len(train)
-    report.tokens, report.trained_tokens = rows.n_tokens, int(rows.n_trained.sum())
+    report.tokens, report.trained_tokens = rows.n_tokens, train.trained_tokens
     report.longest = (int(rows.lengths[longest]), rows.source(longest))
-    report.example = rows[0]
+    report.example = train.example
     return report

@@ -58,7 +58,9 @@ def encode_prompts(
             label = encoder.tokenizer.decode(_until(label_ids, ends), skip_special_tokens=True)
         kept = ids
         if len(ids) > encoder.cutoff_len:
-            (kept, _), _ = cut_prompt(encoder, one.question, one.prompt.messages[-1].content, encoder.cutoff_len)
+            cut = cut_prompt(encoder, one.question, one.prompt.messages[-1].content, encoder.cutoff_len)
+            kept = cut.ids
+            report.note_cut(one.prompt.source or Source("", 0), not cut.has_header, not cut.has_question)
         text = encoder.tokenizer.decode(kept)
         rows.append(PromptRow(kept, text, label, one.prompt.source, len(ids) - len(kept)))
     report.kept += len(rows)

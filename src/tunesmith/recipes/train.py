@@ -44,20 +44,12 @@ def run(config: RunConfig) -> None:
         Interrupted: a signal stopped it after a checkpoint.
     """
     run = Run(Path(config.output_dir or "."))
-    run.folder.mkdir(parents=True, exist_ok=True)
-    run.emit("start", command="train")
-    try:
+    with run.working("train"):
         session = set_up(config, run)
         if config.do_train:
             fit(session)
         if session.trainer.eval_dataset is not None and (config.do_eval or config.eval_strategy != "no"):
             evaluate(session)
-    except Interrupted:
-        raise
-    except BaseException as error:
-        run.emit("failed", reason=f"{type(error).__name__}: {error}")
-        raise
-    run.emit("finished")
     _say_where(session)
 
 
@@ -82,15 +74,17 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     from tunesmith.models.dtype import training_precision
     from tunesmith.models.forward import HiddenForward
     from tunesmith.models.load import base_folder, stored_dtype
-    from tunesmith.objectives.base import OBJECTIVES
+    from tunesmith.objectives.base import OBJECTIVES, objective_name
     from tunesmith.training.arguments import training_arguments
     from tunesmith.training.budget import plan_memory
     from tunesmith.training.callbacks import EarlyStop, LogWriter, Pace, ProgressBar, StopOnSignal
+    from tunesmith.training.reference import find_reference
     from tunesmith.training.trainer import StepTrainer
 
     model, tokenizer = parts
     autocast = training_precision(config, stored_dtype(base_folder(model))).autocast
     forward = HiddenForward(model)
+    objective = lookup(OBJECTIVES, objective_name(config.stage, config.pref_loss)).build(config)
     plan = plan_memory(config, model, forward, prepared, resume)
     stop = StopOnSignal()
 
@@ -103,10 +97,11 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     if config.early_stopping_steps:
         callbacks.append(EarlyStop(config.early_stopping_steps))
     trainer = StepTrainer(
-        objective=lookup(OBJECTIVES, config.stage)(),
+        objective=objective,
         forward=forward,
         token_budget=plan.tokens,
-        with_accuracy=config.compute_accuracy,
+        reference=find_reference(config, objective, forward),
+        hidden_metrics=frozenset(() if config.compute_accuracy or config.stage != "sft" else ("accuracy",)),
         checkpoint_facts=plan.facts,
         model=model,
         args=training_arguments(config, autocast=autocast),

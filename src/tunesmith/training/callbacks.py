@@ -111,7 +111,8 @@ class LogWriter(TrainerCallback):
         line = {key: value for key, value in entry.items() if value is not None}
         with (self._run.folder / TRAINER_LOG).open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line) + "\n")
-        self._run.emit("log", **{key: value for key, value in logs.items() if isinstance(value, int | float)})
+        numbers = {key: value for key, value in logs.items() if isinstance(value, int | float)}
+        self._run.emit("log", **numbers, step=state.global_step, total_steps=state.max_steps)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:

@@ -1,10 +1,13 @@
-"""The only subclass of transformers.Trainer: a batch is an optimizer step, rows lie end to end, the loss is a sum."""
+"""The only subclass of transformers.Trainer: a batch is an optimizer step, rows lie end to end, the loss is a sum.
+
+What is minimised is the objective's business; what the reference model says of a micro-batch is `reference.py`'s.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +19,31 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from tunesmith.core.errors import TrainingError
 from tunesmith.models.forward import HiddenForward, MicroBatch
-from tunesmith.objectives.base import TokenObjective
-from tunesmith.training.batches import StepRows, collate, micro_batches
+from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, Objective, Scored
+from tunesmith.training.batches import StepRows, collate, idle_batch, micro_batches
 from tunesmith.training.checkpoints import STAGING, publish, rotate
+from tunesmith.training.reference import Reference
 from tunesmith.training.sampling import WindowSampler
+from tunesmith.training.sums import Sums
 
 
 class StepTrainer(Trainer):
-    """Trains a token objective.
+    """Trains an objective.
 
     What transformers calls a batch is here all rows of one optimizer step. `training_step` cuts them into micro-batches
-    of at most `token_budget` tokens and divides each loss sum by the trained tokens of the whole step on all processes,
-    so the cut, the padding that is not there, and the number of processes change nothing in the result.
+    of at most `token_budget` tokens and divides each loss sum by the items (trained tokens, or rows) of the whole step
+    on all processes, so the cut, the padding that is not there, and the number of processes change nothing in the
+    result.
     """
 
     def __init__(
         self,
         *,
-        objective: TokenObjective,
+        objective: Objective,
         forward: HiddenForward,
         token_budget: int,
-        with_accuracy: bool = False,
+        reference: Reference | None = None,
+        hidden_metrics: frozenset[str] = frozenset(),
         checkpoint_facts: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -46,7 +53,9 @@ class StepTrainer(Trainer):
         self.objective = objective
         self.hidden_forward = forward
         self.token_budget = token_budget
-        self.with_accuracy = with_accuracy
+        self.reference = reference
+        self.hidden_metrics = hidden_metrics
+        self.step_sums = Sums()
         self.checkpoint_facts = checkpoint_facts or {}
         self.tokens_seen = 0
         self.trained_tokens_seen = 0
@@ -62,12 +71,24 @@ class StepTrainer(Trainer):
 
     # -- one step ------------------------------------------------------------------------------------------------
 
-    def _micro_batches(self, step: StepRows) -> list[MicroBatch]:
+    def _micro_batches(self, step: StepRows, parts: tuple[int, ...] | None) -> list[MicroBatch]:
         budget = self.token_budget if self.hidden_forward.lays_rows_end_to_end else 1
-        return [batch.to(self.args.device) for batch in micro_batches(step, budget)]
+        batches = micro_batches(step, budget, self.objective.reads, parts)
+        return [batch.to(self.args.device) for batch in batches]
+
+    def _shared_batches(self, step: StepRows, parts: tuple[int, ...] | None) -> list[MicroBatch]:
+        """The micro-batches of one process among several: each takes part in a step, also one whose rows were all bad.
+
+        Gradients are averaged over all processes, which wait for each other.
+        """
+        found = self._micro_batches(step, parts)
+        if found or self.args.world_size == 1:
+            return found
+        objective = self.objective
+        return [idle_batch(objective.example_kind, objective.reads, parts).to(self.args.device)]
 
     def _get_num_items_in_batch(self, batch_samples: list[StepRows], device: torch.device) -> torch.Tensor:
-        total = sum(step.n_items for step in batch_samples)
+        total = sum(step.count(self.objective.item) for step in batch_samples)
         if self.args.world_size == 1:
             return torch.tensor(total, dtype=torch.float64)
         count = torch.tensor(total, device=device, dtype=torch.float64)  # one dtype on all processes
@@ -78,23 +99,24 @@ class StepTrainer(Trainer):
     ) -> torch.Tensor:
         """Forward and backward of one optimizer step; returns the mean loss of a trained token (nats)."""
         model.train()
-        n_items = float(inputs.n_items if num_items_in_batch is None else num_items_in_batch)
+        n_items = float(inputs.count(self.objective.item) if num_items_in_batch is None else num_items_in_batch)
         if n_items == 0:
-            if not len(inputs) and self.args.world_size == 1:
+            if not len(inputs):
                 return torch.zeros((), device=self.args.device)  # all its rows were bad and let go: nothing to learn
             raise TrainingError(f"no trained token in this step ({self._where(inputs)})")
         # DDP averages gradients over processes; the sum over all of them is meant.
         scale = self.args.world_size / n_items
         total = torch.zeros((), device=self.args.device)
-        batches = self._micro_batches(inputs)
+        baseline = self._baseline([inputs])
+        sums = Sums()
+        batches = self._shared_batches(inputs, self.objective.parts)
         for index, batch in enumerate(batches):
             is_last = index == len(batches) - 1
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
-                with self.compute_loss_context_manager():
-                    hidden = self.hidden_forward(model, batch)
-                    output = self.objective.loss(hidden, self.hidden_forward.head, batch.targets, batch.weights)
+                output = self._loss(model, batch, baseline)
                 self.accelerator.backward(output.loss_sum * scale)
             total += output.loss_sum.detach() * scale
+            sums.add(output.metrics if inputs.n_trained else {})
         if not torch.isfinite(total):
             raise TrainingError(
                 f"the loss is {total.item()} at step {self.state.global_step + 1}. Lower learning_rate, or look at "
@@ -105,7 +127,55 @@ class StepTrainer(Trainer):
             torch.cuda.empty_cache()
         self.tokens_seen += inputs.n_tokens
         self.trained_tokens_seen += inputs.n_trained
+        if self.objective.observes:
+            self.objective.observe(sums.totals(self.accelerator))
+        self.step_sums.merge(sums)
         return total
+
+    def _score(self, model: nn.Module, batch: MicroBatch, baseline: torch.Tensor | None = None) -> Scored:
+        """Runs the reference, then the model, over a micro-batch."""
+        per_target, reference = dict(batch.per_target), None
+        if self.objective.reference == "logps" and REFERENCE_LOGPS not in per_target:
+            per_target[REFERENCE_LOGPS] = self._reference.logps(model, batch)
+        elif self.objective.reference == "scored":
+            reference = self._reference.scored(model, batch)
+        return Scored(
+            hidden=self.hidden_forward(model, batch),
+            head=self.hidden_forward.head,
+            targets=batch.targets,
+            weights=batch.weights,
+            sequence_of=batch.sequence_of,
+            n_sequences=len(batch.row_lengths),
+            per_target=per_target,
+            per_row=batch.per_row,
+            reference=reference,
+            baseline=baseline,
+        )
+
+    @property
+    def _reference(self) -> Reference:
+        if self.reference is None:
+            raise AssertionError(f"{type(self.objective).__name__} needs a reference model")
+        return self.reference
+
+    def _loss(self, model: nn.Module, batch: MicroBatch, baseline: torch.Tensor | None) -> LossOutput:
+        with self.compute_loss_context_manager():
+            return self.objective.loss(self._score(model, batch, baseline))
+
+    @torch.no_grad()
+    def _baseline(self, steps: Iterable[StepRows]) -> torch.Tensor | None:
+        """What the objective must know of all these rows before it can give the loss of any; dropout is off in it."""
+        if self.objective.baseline_parts is None:
+            return None
+        model, sums = self.model_wrapped, Sums()
+        was_training = model.training
+        model.eval()
+        for step in steps:
+            for batch in self._shared_batches(step, self.objective.baseline_parts):
+                with self.compute_loss_context_manager():
+                    sums.add({"baseline": self.objective.baseline_sum(self._score(model, batch))})
+        model.train(was_training)
+        return sums.mean("baseline", self.accelerator)
 
     def _where(self, step: StepRows) -> str:
         """The files and row numbers behind a step."""
@@ -121,6 +191,16 @@ class StepTrainer(Trainer):
                 "Lower learning_rate or set max_grad_norm; the last checkpoint is untouched"
             )
         return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the means of the objective's metrics since the last entry to an entry with the training loss."""
+        if "loss" in logs:
+            logs |= self._shown(self.step_sums.means(self.accelerator))
+            self.step_sums = Sums()
+        super().log(logs, start_time)
+
+    def _shown(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        return {name: value for name, value in metrics.items() if name not in self.hidden_metrics}
 
     def floating_point_ops(self, inputs: Any) -> int:
         """6 x tokens x weights, on real tokens (there is no padding)."""
@@ -153,25 +233,20 @@ class StepTrainer(Trainer):
         model = self.model
         was_training = model.training
         model.eval()
-        sums = torch.zeros(4, dtype=torch.float64, device=self.args.device)
-        n_rows = 0
+        sums, n_rows = Sums(), 0
+        baseline = self._baseline(dataloader)
         for step in dataloader:
             n_rows += len(step)
-            for batch in self._micro_batches(step):
-                with self.compute_loss_context_manager():
-                    hidden = self.hidden_forward(model, batch)
-                    output = self.objective.loss(hidden, self.hidden_forward.head, batch.targets, batch.weights)
-                correct, count = output.metrics.get("accuracy", (torch.zeros(()), 0))
-                counts = torch.tensor([float(count), batch.n_items]).to(sums)
-                sums += torch.cat([torch.stack([output.loss_sum.double(), correct.double()]), counts])
+            losses = Sums()
+            for batch in self._micro_batches(step, self.objective.parts):
+                output = self._loss(model, batch, baseline)
+                losses.add({"loss": (output.loss_sum, 0.0), **output.metrics})
+            losses.add({"loss": (torch.zeros(()), step.count(self.objective.item))})
+            sums.merge(losses)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         model.train(was_training)
-        if self.args.world_size > 1:
-            sums = self.accelerator.reduce(sums, reduction="sum")
-        loss, correct_sum, n_trained, n_items = sums.tolist()
-        metrics = {f"{metric_key_prefix}_loss": loss / (n_items or 1)}
-        if self.with_accuracy:
-            metrics[f"{metric_key_prefix}_accuracy"] = correct_sum / max(n_trained, 1)
+        found = self._shown({"loss": 0.0} | sums.means(self.accelerator))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=n_rows)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------

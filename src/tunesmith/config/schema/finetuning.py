@@ -26,7 +26,6 @@ class Method(Group):
             "pt": "training on plain text",
             "rm": "training reward models",
             "ppo": "reinforcement learning",
-            "dpo": "preference training",
             "kto": "training on good/bad marks",
         },
         commands=("train", "data"),
