@@ -34,7 +34,6 @@ REFUSED = {
     "kto_chosen_weight": 2,
     "ppo_epochs": 2,
     "reward_model": "m",
-    "infer_backend": "vllm",
     "push_to_hub": True,
     "hub_token": "x",
     "enable_torch_profiler": True,
@@ -75,6 +74,8 @@ ACCEPTED = {
     "tokenized_path": "x",
     "use_galore": False,
     "vllm_maxlen": 9,
+    "infer_backend": "vllm",
+    "use_kv_cache": False,
     "export_quantization_bit": 4,
     "task": "mmlu_test",
 }
@@ -96,7 +97,7 @@ def test_built_features_and_other_commands_keys_are_accepted(name: str, value: o
 
 def test_every_command_refuses_its_own() -> None:
     for command, settings in {
-        "chat": {"vllm_enforce_eager": True},
+        "chat": {"quantization_bit": 4},
         "export": {"export_quantization_bit": 4},
         "data": {"ms_hub_token": "x"},
         "eval": {"n_shot": 3},

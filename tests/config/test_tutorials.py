@@ -214,10 +214,6 @@ def test_later_engines_and_formats_are_said(write) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config([write(EVAL)], "eval", NO_PATHS)
     assert {problem.what.split()[0] for problem in caught.value.problems} == {"task", "save_dir"}
-    words = API_FLAGS.replace("huggingface", "vllm").split()
-    with pytest.raises(ConfigError, match="infer_backend: vllm is not built yet") as caught:
-        load_config([*words, "--vllm_enforce_eager=true"], "api", NO_PATHS)
-    assert len(caught.value.problems) == 2
     with pytest.raises(ConfigError, match="export_quantization_bit is not built yet"):
         load_config([write(GPTQ)], "export", NO_PATHS)
 

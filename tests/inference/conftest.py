@@ -9,7 +9,6 @@ import pytest
 import torch
 from tests.conftest import TINY, make_tiny_llama
 
-
 VARIED: dict[str, Any] = {"max_position_embeddings": 128, "initializer_range": 0.3}
 """Large random weights: answers do not repeat themselves."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tunesmith.config import data_rules, paths
+from tunesmith.config import data_rules, engine_rules, paths
 from tunesmith.config.fault import Fault
 from tunesmith.config.schema import COMMANDS, KEYS, RunConfig
 from tunesmith.config.schema.key import ROWS
@@ -14,7 +14,7 @@ Rule = Callable[[RunConfig], Iterator[Fault]]
 
 def faults(config: RunConfig, *, with_paths: bool = True) -> Iterator[Fault]:
     """Everything that does not go together for the command of this configuration."""
-    for commands, rule in (*RULES, *data_rules.RULES, *(paths.RULES if with_paths else ())):
+    for commands, rule in (*RULES, *data_rules.RULES, *engine_rules.RULES, *(paths.RULES if with_paths else ())):
         if config.command in commands:
             yield from rule(config)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from tunesmith.inference.ending import Decode
 from tunesmith.inference.engine import Delta
 from tunesmith.inference.sequence import Sequence
+from tunesmith.inference.under_way import Decode
 
 
 def beam_search(

@@ -72,7 +72,7 @@ class PromptLookup:
         ids = row.ids(0, row.length)
         for n in range(min(self._max_ngram, len(ids) - 1) if count else 0, 0, -1):
             windows = np.lib.stride_tricks.sliding_window_view(ids[:-1], n)
-            starts = np.flatnonzero((windows == ids[-n:]).all(axis=1)) + n
+            starts: np.ndarray = np.flatnonzero((windows == ids[-n:]).all(axis=1)) + n
             if len(starts):
                 whole = starts[starts + count <= len(ids)]
                 start = whole[-1] if len(whole) else starts[0]
@@ -110,7 +110,9 @@ class Assistant:
     @torch.inference_mode()
     def draft(self, rows: Sequence[Row], room: Sequence[int]) -> list[list[int]]:
         """What the assistant would say; all rows together, a token a pass."""
-        counts = [self._within(row, _bounded(row, space, self._n_tokens)) for row, space in zip(rows, room, strict=True)]
+        counts = [
+            self._within(row, _bounded(row, space, self._n_tokens)) for row, space in zip(rows, room, strict=True)
+        ]
         shadows = [self._shadow(row) for row in rows]
         for step in range(max(counts)):
             going = [shadow for shadow, count in zip(shadows, counts, strict=True) if step < count]
@@ -128,7 +130,9 @@ class Assistant:
         shadow = self._shadows.get(id(row))
         if shadow is None:
             request = GenerationRequest(row.request.prompt_ids)
-            shadow = self._shadows[id(row)] = Row(row.request_id, row.index, request, row.budget, make_generator(0))
+            generator = make_generator(0)
+            shadow = Row(row.request_id, row.index, request, row.budget, generator=generator)
+            self._shadows[id(row)] = shadow
         known = row.ids(0, row.length)
         shadow.n_cached = common_prefix(shadow.ids(0, shadow.n_cached), known)
         shadow.answer = list(row.answer)

@@ -301,7 +301,16 @@ class SteppedEngine:
 
     def remove_adapter(self, name: str) -> None:
         """Refused: there is none."""
-        raise ModelError(f"there is no adapter {name!r}; there are {list(self.adapter_names)}")
+        self._refuse_unknown(name)
+
+    def _refuse_unknown(self, name: str | None) -> None:
+        """None is the model as it was loaded."""
+        if name is not None and name not in self.adapter_names:
+            raise ModelError(f"there is no adapter {name!r}; there are {list(self.adapter_names)}")
+
+    def _refuse_taken(self, name: str) -> None:
+        if name in self.adapter_names:
+            raise ModelError(f"there is an adapter {name!r} already; replace it, or take another name")
 
     def stream(self, request: GenerationRequest) -> Iterator[Delta]:
         """Yields deltas as they come; with n answers they are mixed, each with its `index`."""
@@ -380,6 +389,4 @@ def joined(deltas: Sequence[Delta]) -> Delta:
 def completion_of(deltas: Sequence[Delta]) -> Completion:
     """One answer out of all its deltas."""
     whole = joined(deltas)
-    return Completion(
-        whole.token_ids, whole.finish_reason or "length", whole.end_token_id, whole.index, whole.logprobs
-    )
+    return Completion(whole.token_ids, whole.finish_reason or "length", whole.end_token_id, whole.index, whole.logprobs)

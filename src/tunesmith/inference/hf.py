@@ -19,13 +19,13 @@ from tunesmith.core.log import get_logger
 from tunesmith.inference import sampling as draw
 from tunesmith.inference.beams import beam_search
 from tunesmith.inference.drafting import Drafter, trust
-from tunesmith.inference.ending import Decode
 from tunesmith.inference.engine import Delta, EngineStats, GenerationRequest, SteppedEngine, joined
 from tunesmith.inference.keys_values import PrefixCache
 from tunesmith.inference.line import LineForward, probe_sequence
 from tunesmith.inference.padded import PaddedForward
 from tunesmith.inference.schedule import Limits, Scheduler
 from tunesmith.inference.sequence import Chunk, Sequence
+from tunesmith.inference.under_way import Decode, budget_of
 from tunesmith.models.adapter_hooks import AdapterHooks
 from tunesmith.models.forward import base_model_of
 from tunesmith.models.live_adapter import LiveAdapter, load_live_adapter
@@ -50,6 +50,7 @@ class HuggingFaceEngine(SteppedEngine):
         limits: memory and sizes of a step; None: by the device.
         padded: True: padded batches even where the model could do without.
         base_path: folder of the base model, against which adapters' notes of their base are checked; None: no check.
+        keeps_values: False: no keys and values outlive a step.
         drafter: guesses tokens ahead, which one forward pass then verifies; answers are the same without.
 
     Attributes:
@@ -70,6 +71,7 @@ class HuggingFaceEngine(SteppedEngine):
         limits: Limits | None = None,
         padded: bool = False,
         base_path: Path | None = None,
+        keeps_values: bool = True,
         drafter: Drafter | None = None,
     ) -> None:
         self.model = model.eval()
@@ -85,6 +87,8 @@ class HuggingFaceEngine(SteppedEngine):
         self._beams: deque[Sequence] = deque()
         device = self._base.get_input_embeddings().weight.device
         self._limits, self._drafter = limits or Limits.of(device, cache_bytes(device)), drafter
+        if not keeps_values:
+            self._limits = self._limits.without_values()
         self._forward = self._choose_forward(padded)
         if not self._forward.joins_midway:
             self._limits = self._limits.without_line()
@@ -111,19 +115,13 @@ class HuggingFaceEngine(SteppedEngine):
         Raises:
             ModelError: the prompt is empty or leaves no room in the context, or the adapter is not known.
         """
-        n_prompt = len(request.prompt_ids)
-        if n_prompt == 0:
-            raise ModelError("a prompt without tokens cannot be answered")
-        adapter = self._adapter(request.adapter) if request.adapter is not None else None
-        budget = request.sampling.budget(n_prompt)
-        if self.context is not None:
-            if n_prompt >= self.context:
-                raise ModelError(f"the prompt has {n_prompt} tokens, the model's context holds {self.context}")
-            budget = min(budget, self.context - n_prompt)
+        budget = budget_of(request, self.context)
+        self._refuse_unknown(request.adapter)
+        adapter = None if request.adapter is None else self._adapters[request.adapter]
         request_id = next(self._request_ids)
         for index in range(request.sampling.n):
             generator = draw.make_generator(request.sampling.seed, index)
-            sequence = Sequence(request_id, index, request, budget, generator, adapter)
+            sequence = Sequence(request_id, index, request, budget, generator=generator, adapter=adapter)
             if request.sampling.num_beams > 1:
                 self._beams.append(sequence)
             else:
@@ -220,9 +218,7 @@ class HuggingFaceEngine(SteppedEngine):
 
     def _search(self, sequence: Sequence) -> Delta:
         with self._hooks.everywhere(sequence.adapter):
-            delta = beam_search(
-                self.model, sequence, self._pad, self._decode, keeps_values=self._limits.keeps_values
-            )
+            delta = beam_search(self.model, sequence, self._pad, self._decode, keeps_values=self._limits.keeps_values)
         self._generated += len(delta.token_ids)
         return delta
 
@@ -252,31 +248,26 @@ class HuggingFaceEngine(SteppedEngine):
         """Live adapters, in the order they came."""
         return tuple(self._adapters)
 
-    def _adapter(self, name: str) -> LiveAdapter:
-        if name not in self._adapters:
-            raise ModelError(f"there is no adapter {name!r}; there are {list(self._adapters)}")
-        return self._adapters[name]
-
     def add_adapter(self, name: str, path: Path) -> None:
         """Loads an adapter under a new name.
 
         Raises:
             ModelError: the name is taken, or the adapter cannot be served live; the message says what to do.
         """
-        if name in self._adapters:
-            raise ModelError(f"there is an adapter {name!r} already; replace it, or take another name")
+        self._refuse_taken(name)
         self._adapters[name] = self._load(name, path)
 
     def replace_adapter(self, name: str, path: Path) -> None:
         """Loads new weights under a name in use: requests under way finish with the old, later ones see none of it."""
-        old = self._adapter(name)
+        self._refuse_unknown(name)
+        old = self._adapters[name]
         self._adapters[name] = self._load(name, path)
         self._schedule.forget(old.version)
 
     def remove_adapter(self, name: str) -> None:
         """Drops an adapter; requests under way finish with it."""
-        self._schedule.forget(self._adapter(name).version)
-        del self._adapters[name]
+        self._refuse_unknown(name)
+        self._schedule.forget(self._adapters.pop(name).version)
 
     def _load(self, name: str, path: Path) -> LiveAdapter:
         if self.model is not self._base:

@@ -170,7 +170,7 @@ def probe_sequence(n_tokens: int, adapter: Any = None) -> Row:
 
 
 def _probe_row(ids: list[int], adapter: Any = None) -> Row:
-    return Row(0, 0, GenerationRequest(ids), 1, make_generator(0), adapter)
+    return Row(0, 0, GenerationRequest(ids), 1, generator=make_generator(0), adapter=adapter)
 
 
 def _extend_spans(spans: list[Span], new: Span) -> None:

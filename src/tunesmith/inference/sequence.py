@@ -1,4 +1,4 @@
-"""One answer under way: its ids, its budget, when it ends."""
+"""One answer under way in the transformers engine: what the model has seen of it, and what it sees next."""
 
 from __future__ import annotations
 
@@ -7,45 +7,30 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from tunesmith.inference.ending import Decode, has_stop_text
-from tunesmith.inference.engine import Delta, FinishReason, GenerationRequest, TokenLogprob
 from tunesmith.inference.keys_values import KeyValues
+from tunesmith.inference.under_way import UnderWay
 from tunesmith.models.live_adapter import LiveAdapter
 
 
-@dataclass(slots=True, eq=False)
-class Sequence:
+@dataclass(slots=True, eq=False, kw_only=True)
+class Sequence(UnderWay):
     """One of the n answers of a request, with its prompt.
 
     Attributes:
-        request_id: of its request.
-        index: which of the n answers.
-        request: what was asked.
-        budget: tokens that the answer may have.
         generator: draws for this answer alone.
         adapter: as it was when the request came.
-        answer: token ids so far, no end token.
         values: keys and values of the first `n_cached` tokens.
         n_cached: tokens of prompt and answer that the model has seen.
         n_reused: those of them that another sequence had seen.
         n_trusted: tokens that the next draft may have; None: as many as the drafter gives.
-        finish_reason: None while it is under way.
-        end_token_id: the end token that came.
     """
 
-    request_id: int
-    index: int
-    request: GenerationRequest
-    budget: int
     generator: torch.Generator
     adapter: LiveAdapter | None = None
-    answer: list[int] = field(default_factory=list)
     values: KeyValues = field(default_factory=KeyValues)
     n_cached: int = 0
     n_reused: int = 0
     n_trusted: int | None = None
-    finish_reason: FinishReason | None = None
-    end_token_id: int | None = None
     prompt: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,23 +59,6 @@ class Sequence:
         if end <= n_prompt:
             return self.prompt[begin:end]
         return np.concatenate([self.prompt[begin:], np.asarray(self.answer[: end - n_prompt], dtype=np.int64)])
-
-    def accept(self, token_id: int, decode: Decode | None, logprob: TokenLogprob | None = None) -> Delta:
-        """Takes the next token and finds out whether the answer is finished."""
-        if token_id in self.request.end_token_ids:
-            return self.end(token_id)
-        self.answer.append(token_id)
-        if has_stop_text(self.answer, self.request.sampling.stop, decode):
-            self.finish_reason = "stop"
-        elif len(self.answer) >= self.budget:
-            self.finish_reason = "length"
-        logprobs = () if logprob is None else (logprob,)
-        return Delta((token_id,), self.finish_reason, None, self.request_id, self.index, logprobs)
-
-    def end(self, token_id: int | None = None) -> Delta:
-        """Ends the answer without another token."""
-        self.finish_reason, self.end_token_id = "stop", token_id
-        return Delta((), "stop", token_id, self.request_id, self.index)
 
 
 @dataclass(frozen=True, slots=True)

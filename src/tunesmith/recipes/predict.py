@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.runs import Run, merge_results, write_atomic
 from tunesmith.evaluation.metrics.text import score_pairs
 from tunesmith.recipes.answering import Answering, Progress, whole_lines
+from tunesmith.recipes.model_digest import stored_digest, weights_digest
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -62,8 +62,10 @@ def run(config: RunConfig, *, model: Any = None, tokenizer: Any = None) -> dict[
         skip_special_tokens=config.skip_special_tokens,
     )
     write_atomic(folder / "training_args.yaml", config.to_yaml())
-    metrics = Prediction(folder, answering).run(rows, seed=config.seed, weights=weights_digest(model))
-    model.train(was_training)
+    weights = weights_digest(model) if model is not None else stored_digest(config)
+    metrics = Prediction(folder, answering).run(rows, seed=config.seed, weights=weights)
+    if was_training:
+        model.train()
     return metrics
 
 
@@ -72,16 +74,6 @@ def _sampling(config: RunConfig) -> SamplingParams:
 
     sampling = SamplingParams.from_config(config)
     return replace(sampling, num_beams=config.eval_num_beams or sampling.num_beams)
-
-
-def weights_digest(model: Any) -> str:
-    """Tells one model in memory from another by 64 values of every tensor."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 64)][:64].float().cpu().numpy()
-        digest.update(name.encode() + sample.tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(slots=True)
