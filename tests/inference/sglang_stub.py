@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import importlib.machinery
 import math
 import types
@@ -21,18 +22,15 @@ class Engine:
 
     made: list[dict[str, Any]] = []  # noqa: RUF012 - a test clears it
     answer: Any = None
+    loop = asyncio.new_event_loop()  # of all engines, closed once
 
     def __init__(self, **arguments: Any) -> None:
         Engine.made.append(arguments)
-        self.loop = asyncio.new_event_loop()
         self.tokenizer_manager = self
         self.asked: list[dict[str, Any]] = []
         self.loras: dict[str, str] = {}
         self.aborted: list[str] = []
         self._slots = asyncio.Semaphore(arguments["max_running_requests"])
-
-    def __del__(self) -> None:
-        self.loop.close()
 
     async def async_generate(self, **asked: Any) -> Any:
         self.asked.append(asked)
@@ -78,6 +76,9 @@ class Engine:
     def unload_lora_adapter(self, lora_name: str) -> Any:
         del self.loras[lora_name]
         return types.SimpleNamespace(success=True, error_message="")
+
+
+atexit.register(Engine.loop.close)
 
 
 def module() -> types.ModuleType:

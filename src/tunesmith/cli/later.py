@@ -8,22 +8,12 @@ from collections.abc import Sequence
 from tunesmith.cli.help import wants_help
 
 
-def webchat(words: Sequence[str]) -> int:
-    """`tunesmith webchat`."""
-    return _later("webchat", "the chat page", words)
-
-
 def webui(words: Sequence[str]) -> int:
     """`tunesmith webui`."""
     if any(word in ("-h", "--help") for word in words):
         print("usage: tunesmith webui\n\nnot built yet: the web page that makes, starts and shows runs")
         return 0
     return _later("webui", "the web page", ())
-
-
-def evaluate(words: Sequence[str]) -> int:
-    """`tunesmith eval`."""
-    return _later("eval", "the benchmark command", words)
 
 
 def _later(command: str, what: str, words: Sequence[str]) -> int:

@@ -30,37 +30,61 @@ def tokenize_pairs(pairs: Sequence[Preference], encoder: Encoder, report: Datase
         encoder: tokenizer, template, settings.
         report: takes the rows that the template cannot write.
     """
-    return _tokenize([(pair, _both(pair)) for pair in pairs], encoder, report)
+    return _tokenize(pairs, encoder, report)
 
 
 def tokenize_feedback(rows: Sequence[Feedback], encoder: Encoder, report: DatasetReport) -> list[TokenizedRow]:
     """Each judged answer as one row of one sequence; arguments as in `tokenize_pairs`."""
-    return _tokenize([(row, [row.conversation]) for row in rows], encoder, report)
+    return _tokenize(rows, encoder, report)
 
 
-def _both(pair: Preference) -> list[Conversation]:
-    return [replace(pair.prompt, messages=(*pair.prompt.messages, answer)) for answer in (pair.chosen, pair.rejected)]
+def tokenize_judged(example: Preference | Feedback, encoder: Encoder) -> TokenizedRow:
+    """One row alone.
+
+    Raises:
+        TemplateError: the template cannot write it.
+    """
+    return _finish(encoder, *_write(encoder, [example])[0])
 
 
-def _tokenize(
-    rows: Sequence[tuple[Preference | Feedback, list[Conversation]]], encoder: Encoder, report: DatasetReport
-) -> list[TokenizedRow]:
-    written: list[tuple[Preference | Feedback, list[Conversation], list[Turn]]] = []
-    for example, conversations in rows:
+_Written = tuple[Preference | Feedback, list[Turn], list[tuple[_Encoded, _Encoded]]]
+
+
+def _tokenize(examples: Sequence[Preference | Feedback], encoder: Encoder, report: DatasetReport) -> list[TokenizedRow]:
+    return [_finish(encoder, *written) for written in _write(encoder, examples, report)]
+
+
+def _write(
+    encoder: Encoder, examples: Sequence[Preference | Feedback], report: DatasetReport | None = None
+) -> list[_Written]:
+    """Rendered and encoded; without a report the first row that cannot be written is raised."""
+    rendered: list[tuple[Preference | Feedback, list[Turn]]] = []
+    for example in examples:
         try:
-            written.append((example, conversations, [last_turn(encoder, one) for one in conversations]))
+            rendered.append((example, [last_turn(encoder, one) for one in conversations_of(example)]))
         except TemplateError as error:
-            report.reject(unwritable(replace(conversations[0], source=example.source), error))
-    encoded = iter(encoder.encode([part for _, _, turns in written for turn in turns for part in _parts(turn)]))
-    found = []
-    for example, conversations, turns in written:
-        sequences = [(next(encoded), next(encoded)) for _ in turns]
-        asked = conversations[0].messages[-2].content if len(conversations[0].messages) > 1 else ""
-        row = _lay(encoder, turns, sequences, asked)
-        verdict = example.is_desirable if isinstance(example, Feedback) else True
-        weight = conversations[0].weight
-        found.append(replace(row, source=example.source, weight=weight, is_desirable=verdict))
-    return found
+            if report is None:
+                raise
+            report.reject(unwritable(Conversation((), source=example.source), error))
+    encoded = iter(encoder.encode([part for _, turns in rendered for turn in turns for part in _parts(turn)]))
+    return [(example, turns, [(next(encoded), next(encoded)) for _ in turns]) for example, turns in rendered]
+
+
+def _finish(
+    encoder: Encoder, example: Preference | Feedback, turns: list[Turn], sequences: list[tuple[_Encoded, _Encoded]]
+) -> TokenizedRow:
+    first = conversations_of(example)[0]
+    row = _lay(encoder, turns, sequences, first.messages[-2].content if len(first.messages) > 1 else "")
+    verdict = example.is_desirable if isinstance(example, Feedback) else True
+    return replace(row, source=example.source, weight=first.weight, is_desirable=verdict)
+
+
+def conversations_of(example: Preference | Feedback) -> list[Conversation]:
+    """What the model reads of a row, prompt and answer: two of a pair, one of a judged answer."""
+    if isinstance(example, Feedback):
+        return [example.conversation]
+    prompt = example.prompt
+    return [replace(prompt, messages=(*prompt.messages, answer)) for answer in (example.chosen, example.rejected)]
 
 
 def _parts(turn: Turn) -> tuple[Sequence[Segment], Sequence[Segment]]:

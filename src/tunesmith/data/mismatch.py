@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.core.types import IGNORE_INDEX, TokenizedRow
+from tunesmith.data.cache import digest
 from tunesmith.data.rows import TokenizedRows, TrainRows, as_item
 
 LOOK_AHEAD = 64
@@ -72,6 +73,10 @@ class JudgedRows(TrainRows):
         place = range(len(self))[index]
         other = self.rows[self._partners[place]]
         return as_item([with_mismatch(self.rows[place], other, self._cutoff_len)], [place])
+
+    def digest(self) -> str:
+        """Identity of the items in their order."""
+        return digest("mismatched", super().digest(), self._cutoff_len)
 
     @property
     def tokens(self) -> Any:

@@ -12,20 +12,20 @@ import numpy as np
 from tunesmith.core import env
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.log import get_logger
-from tunesmith.core.types import Source
+from tunesmith.core.types import Conversation, Source
 from tunesmith.data import tokenized
 from tunesmith.data.catalog import DatasetSpec, is_file_name, resolve
 from tunesmith.data.dataset import Dataset as Dataset
 from tunesmith.data.dataset import cache_key as cache_key
 from tunesmith.data.dataset import encoder_version, end_ids, tokenize_dataset
 from tunesmith.data.dataset import render_rows as render_rows
-from tunesmith.data.examples import read_conversations, settle, without_trailing
+from tunesmith.data.examples import read_examples, settle, without_trailing
 from tunesmith.data.formats import KIND_OF_STAGE, stage_problems
 from tunesmith.data.hubs import fetch
 from tunesmith.data.mismatch import JudgedRows
 from tunesmith.data.mix import mix_rows, split_validation
 from tunesmith.data.pack import best_fit
-from tunesmith.data.prompts import PromptRow, encode_prompts
+from tunesmith.data.prompts import PromptRow, PromptRows, encode_prompts
 from tunesmith.data.report import DatasetReport, SupervisionReport, cut_warnings, log_report, raise_rejects
 from tunesmith.data.rows import TokenizedRows, TrainRows, concat_rows
 from tunesmith.data.settings import settings_of
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
+PROMPT_STAGES = ("ppo", "grpo")
+"""Stages whose rows are prompts that the model answers while it trains."""
+
 
 @dataclass(frozen=True, slots=True)
 class PreparedData:
@@ -49,7 +52,7 @@ class PreparedData:
         report: what became of the rows.
     """
 
-    train: TrainRows | StreamRows | None
+    train: TrainRows | StreamRows | PromptRows | None
     eval: TrainRows | dict[str, TrainRows] | None
     report: SupervisionReport
 
@@ -61,6 +64,8 @@ def prepare(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
         DataError: data sets that do not exist or do not fit the stage, rejected rows (unless `skip_bad_rows`), rows
             without a trained token (unless `allow_untrained_rows`), or nothing left.
     """
+    if config.stage in PROMPT_STAGES:
+        return _prepare_reinforcement(config, tokenizer, template)
     encoder = make_encoder(config, tokenizer, template)
     if config.streaming and config.do_train:
         return _prepare_stream(config, encoder)
@@ -76,6 +81,15 @@ def prepare(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
     report = supervision_report(found.reports, train, eval_rows)
     log_report(report, tokenizer.decode, logger)
     return PreparedData(train, evaluation, report)
+
+
+def _prepare_reinforcement(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
+    """Prompts to answer in training; what the rows hold as answers is for rewards to compare with."""
+    rows = prepare_prompts(config, tokenizer, template)
+    if not rows:
+        raise DataError([Problem("no prompt is left to train on", "dataset", "every row was rejected: mend them")])
+    logger.info("%d prompts to answer; the first: %r", len(rows), rows[0].prompt_text)
+    return PreparedData(PromptRows(rows, config.max_new_tokens), None, SupervisionReport([], train_rows=len(rows)))
 
 
 def _prepare_stream(config: RunConfig, encoder: Encoder) -> PreparedData:
@@ -127,7 +141,9 @@ def prepare_prompts(config: RunConfig, tokenizer: Any, template: Any) -> list[Pr
     reports = [DatasetReport(spec.name, path=str(spec.path)) for spec in specs]
     rows: list[PromptRow] = []
     for spec, report in zip(specs, reports, strict=True):
-        found = [without_trailing(row) for row in read_conversations(spec, config.max_samples, config.seed, report)]
+        stage = config.stage if config.stage in PROMPT_STAGES else "sft"
+        examples = read_examples(spec, stage, config.max_samples, config.seed, report)
+        found = [_asked(row) for row in examples if isinstance(row, Conversation)]
         rows += encode_prompts(encoder, found, end_ids(encoder), report)
     stop_on_rejects(reports, config)
     if config.val_size and not config.eval_dataset:
@@ -142,6 +158,11 @@ def prepare_prompts(config: RunConfig, tokenizer: Any, template: Any) -> list[Pr
             "%d prompts were cut to cutoff_len %d, the first: %s", len(cut), config.cutoff_len, cut[0].source
         )
     return rows
+
+
+def _asked(row: Conversation) -> Conversation:
+    """A row without what follows its last answer; one that holds no answer is asked as it is."""
+    return without_trailing(row) if any(message.role == "assistant" for message in row.messages) else row
 
 
 def make_encoder(config: RunConfig, tokenizer: Any, template: Any) -> Encoder:

@@ -282,19 +282,22 @@ def _placeholder_advice(report: DatasetReport) -> str:
 
 
 def example_lines(row: TokenizedRow, decode: Callable[[list[int]], str]) -> list[str]:
-    """One row in full: ids and text of the inputs, ids and text of the labels."""
-    trained = [label for label in row.labels if label != IGNORE_INDEX]
-    return [
-        "training example:",
-        "input_ids:",
-        str(row.input_ids),
-        "inputs:",
-        decode(row.input_ids),
-        "label_ids:",
-        str(row.labels),
-        "labels:",
-        decode(trained),
-    ]
+    """One row in full: ids and text of the inputs, ids and text of the labels; of a pair, both answers."""
+    lines = []
+    names = ("", ", second sequence")
+    for name, (ids, labels) in zip(names, row.sequences(), strict=False):
+        lines += [
+            f"training example{name}:",
+            "input_ids:",
+            str(ids),
+            "inputs:",
+            decode(ids),
+            "label_ids:",
+            str(labels),
+            "labels:",
+            decode([label for label in labels if label != IGNORE_INDEX]),
+        ]
+    return lines
 
 
 def log_report(report: SupervisionReport, decode: Callable[[list[int]], str], logger: Any) -> None:

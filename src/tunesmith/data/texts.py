@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.core.types import Segment, Text, TokenizedRow
+from tunesmith.data.cache import digest
 from tunesmith.data.rows import TokenizedRows, TrainRows, as_item
 from tunesmith.data.tokenize import Encoder
 
@@ -101,6 +102,10 @@ class TextRows(TrainRows):
             found += self.rows.read_part(row, first - begin, until - begin)[0].tolist()
             first, row = until, row + 1
         return found
+
+    def digest(self) -> str:
+        """Identity of the items in their order."""
+        return digest("texts", super().digest(), self._size, self._start, self._is_packed)
 
     @property
     def tokens(self) -> Any:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunesmith.inference.engine import Delta, EngineStats, GenerationRequest, SteppedEngine, TokenLogprob
+from tunesmith.inference.engine import Delta, EngineStats, GenerationRequest, TokenLogprob
+from tunesmith.inference.stepped import SteppedEngine
 from tunesmith.inference.under_way import Decode, UnderWay, budget_of
 
 Answer = Callable[[GenerationRequest], Sequence[int]]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Iterator
+from collections.abc import Sequence as SequenceOf
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,16 @@ from tunesmith.core.log import get_logger
 from tunesmith.inference import sampling as draw
 from tunesmith.inference.beams import beam_search
 from tunesmith.inference.drafting import Drafter, trust
-from tunesmith.inference.engine import Delta, EngineStats, GenerationRequest, SteppedEngine, joined
+from tunesmith.inference.engine import Delta, EngineStats, GenerationRequest, joined
 from tunesmith.inference.keys_values import PrefixCache
 from tunesmith.inference.line import LineForward, probe_sequence
 from tunesmith.inference.padded import PaddedForward
 from tunesmith.inference.schedule import Limits, Scheduler
+from tunesmith.inference.scoring import PromptScorer, Score, ScoreRequest, check_requests
 from tunesmith.inference.sequence import Chunk, Sequence
+from tunesmith.inference.stepped import SteppedEngine
 from tunesmith.inference.under_way import Decode, budget_of
+from tunesmith.models import rope
 from tunesmith.models.adapter_hooks import AdapterHooks
 from tunesmith.models.forward import base_model_of
 from tunesmith.models.live_adapter import LiveAdapter, load_live_adapter
@@ -80,7 +85,9 @@ class HuggingFaceEngine(SteppedEngine):
         self._decode = decode
         self._pad = 0 if pad_token_id is None else pad_token_id
         self._base_path = base_path
-        self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.context: int | None = rope.context_of(model.config)
+        if rope.kind_of(model.config) == "dynamic":  # frequencies follow the longest text of a batch
+            self.batch_size, padded = 1, True
         self._hooks = AdapterHooks(self._base)
         self._adapters: dict[str, LiveAdapter] = {}
         self._request_ids, self._versions = itertools.count(1), itertools.count(1)
@@ -240,6 +247,21 @@ class HuggingFaceEngine(SteppedEngine):
     def forget_prefixes(self) -> None:
         """Empties the prefix cache: for measurements, and to give its memory back."""
         self._schedule.forget_all()
+
+    def score(self, requests: SequenceOf[ScoreRequest], adapter: str | None = None) -> Iterator[tuple[int, Score]]:
+        """Yields (index of the request, its log-probabilities), in any order; nothing is generated.
+
+        Args:
+            requests: `batch_size` of them go through the model together; common beginnings are read once.
+            adapter: name of a live adapter.
+
+        Raises:
+            ModelError: a request that is empty or longer than the context.
+        """
+        check_requests(requests, self.context)
+        self._refuse_unknown(adapter)
+        chosen = None if adapter is None else self._adapters[adapter]
+        yield from PromptScorer(self._forward, self.batch_size, chosen).score(requests)
 
     # ---- adapters
 

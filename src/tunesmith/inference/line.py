@@ -102,14 +102,15 @@ class LineForward:
         return max(float((got - want).norm() / want.norm()) for got, want in pairs)
 
     @torch.inference_mode()
-    def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
+    def forward(self, chunks: Sequence[Chunk], counts: Sequence[int] | None = None) -> torch.Tensor:
         """Runs the model on chunks and stores their keys and values.
 
         Args:
             chunks: of different sequences.
+            counts: of how many of its last tokens each chunk wants logits; None: of one where the chunk `is_last`.
 
         Returns:
-            (N, V) logits, `n_logits` rows for each chunk, in the order given.
+            (N, V) logits, chunk after chunk in the order given.
         """
         # Tokens of one adapter stand together: its part is one product for all of them.
         order = sorted(range(len(chunks)), key=lambda i: chunks[i].sequence.key or 0)
@@ -127,7 +128,8 @@ class LineForward:
             positions.append(np.arange(sequence.n_cached, sequence.n_cached + chunk.n_tokens))
             _extend_spans(spans, Span(place, place + chunk.n_tokens, sequence.adapter))
             place += chunk.n_tokens
-            wanted[i] = range(place - chunk.n_logits, place)
+            count = chunk.n_logits if counts is None else counts[i]
+            wanted[i] = range(place - count, place)
         places = [token for i in range(len(chunks)) for token in wanted[i]]
         kept = places or [place - 1]
         with self._switched(), self._hooks.active(spans, place, kept if self._keeps else None):

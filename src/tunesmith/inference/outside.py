@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.core.errors import ModelError
-from tunesmith.inference.engine import Delta, EngineStats, FinishReason, GenerationRequest, SteppedEngine, TokenLogprob
+from tunesmith.inference.engine import Delta, EngineStats, FinishReason, GenerationRequest, TokenLogprob
+from tunesmith.inference.stepped import SteppedEngine
 from tunesmith.inference.under_way import Decode, UnderWay, budget_of
 
 

@@ -57,6 +57,7 @@ def find_base(config: RunConfig) -> Base:
     import torch
     from transformers import AutoConfig, GenerationConfig
 
+    from tunesmith.models import rope
     from tunesmith.models.dtype import inference_dtype
     from tunesmith.models.hub import resolve_model
     from tunesmith.models.load import stored_dtype
@@ -68,13 +69,13 @@ def find_base(config: RunConfig) -> Base:
         token=config.hf_hub_token,
     ).path
     dtype = inference_dtype(config, stored_dtype(folder))
-    text = AutoConfig.from_pretrained(str(folder), trust_remote_code=config.trust_remote_code).get_text_config()
+    model_config = AutoConfig.from_pretrained(str(folder), trust_remote_code=config.trust_remote_code)
     has_notes = (folder / "generation_config.json").is_file()
     return Base(
         folder=folder,
         dtype=str(dtype).removeprefix("torch."),
-        positions=getattr(text, "max_position_embeddings", None),
-        vocabulary=text.vocab_size,
+        positions=rope.context_of(model_config),
+        vocabulary=model_config.get_text_config().vocab_size,
         n_gpus=max(1, torch.cuda.device_count()),
         seed=secrets.randbelow(2**31),
         generation_config=GenerationConfig.from_pretrained(str(folder)) if has_notes else None,

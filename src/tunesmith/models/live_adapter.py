@@ -17,6 +17,8 @@ import torch
 from torch import nn
 
 from tunesmith.core.errors import ModelError
+from tunesmith.models import rope
+from tunesmith.models.pissa import is_pissa
 
 _PREFIX = "base_model.model."
 _WEIGHT = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB]|magnitude_vector)(\.weight)?$")
@@ -73,6 +75,8 @@ def obstacle(settings: dict[str, Any]) -> str | None:
         return f"it is a {settings.get('peft_type')} adapter"
     if settings.get("bias", "none") != "none":
         return "it has biases"
+    if is_pissa(settings):
+        return "it is a PiSSA adapter, whose base is changed (pissa_convert saves a plain one)"
     return next((reason for name, reason in checks.items() if settings.get(name)), None)
 
 
@@ -142,7 +146,7 @@ def scaling_of(settings: dict[str, Any], module: str, rank: int) -> float:
     return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
 
 
-def load_live_adapter(name: str, path: Path, base: nn.Module, version: int) -> LiveAdapter:
+def load_live_adapter(name: str, path: Path, base: Any, version: int) -> LiveAdapter:
     """Reads an adapter for a base model; the base is not changed.
 
     Args:
@@ -158,6 +162,9 @@ def load_live_adapter(name: str, path: Path, base: nn.Module, version: int) -> L
     reason = obstacle(settings)
     if reason:
         raise ModelError(f"adapter {path} cannot be served beside others: {reason}; {INSTEAD}")
+    kept = rope.kept_with(path)
+    if kept is not None and kept["rope_parameters"] != base.config.get_text_config().rope_parameters:
+        raise ModelError(f"adapter {path} was trained on stretched positions (rope_scaling); {INSTEAD}")
     parts, others = low_rank_parts(read_weights(path))
     targets = dict(base.named_modules())
     modules: dict[str, LowRank | nn.Module] = {}

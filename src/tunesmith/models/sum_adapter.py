@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tunesmith.core.errors import ModelError
+from tunesmith.models import rope
 from tunesmith.models.live_adapter import (
     beyond_low_rank,
     low_rank_parts,
@@ -70,6 +71,8 @@ def _pairs(path: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     settings = read_settings(path)
     reason = obstacle(settings) or beyond_low_rank(settings)
     parts, others = low_rank_parts(read_weights(path))
+    if rope.kept_with(path) is not None:
+        reason = "it was trained on stretched positions (rope_scaling)"
     if not reason and others:
         reason = f"it holds {min(others)!r}"
     if reason:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 REFERENCE_LOGPS = "reference_logps"
 """Column of `Scored.per_target`: log-probabilities of the targets under the reference, in nats."""
 Metrics = dict[str, tuple[torch.Tensor, float]]
-"""Name -> (sum, count), added up over micro-batches and divided once."""
+"""Name -> (sum, count), added up over micro-batches and divided once; names that begin with _ are not shown."""
+_RIGHT_LONGER, _RIGHT_SHORTER = "_right/longer", "_right/shorter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class Objective(ABC):
     """
 
     example_kind: ClassVar[str]
-    item: ClassVar[str] = "token"
+    item: str = "token"
     reads: ClassVar[str] = "targets"
     needs_value_head: ClassVar[bool] = False
     observes: bool = False
@@ -123,6 +124,10 @@ class Objective(ABC):
         """(sum, count) of what the loss needs to know of the whole step; no gradient flows through it."""
         raise NotImplementedError
 
+    def derived(self, means: Mapping[str, float]) -> dict[str, float]:
+        """Metrics that are no means themselves, made of those that are (`loss` among them); for log and evaluation."""
+        return {}
+
     def observe(self, metrics: Mapping[str, tuple[float, float]]) -> None:
         """Told the metrics (sum, count) of each training step, all processes together."""
         raise NotImplementedError
@@ -137,9 +142,58 @@ class Objective(ABC):
             raise AssertionError(f"{type(self).__name__} keeps no state")
 
 
+class PairObjective(Objective):
+    """An objective of pairs of answers: the first sequence of a row is the chosen one, the second the rejected one."""
+
+    example_kind = "preference"
+    item = "row"
+
+    def pair_metrics(self, rewards: torch.Tensor, logps: torch.Tensor, scored: Scored) -> Metrics:
+        """What users read of pairs, as sums over pairs.
+
+        Args:
+            rewards: (R, 2) of the chosen and the rejected answer.
+            logps: (R, 2) log-probabilities in nats.
+            scored: the micro-batch.
+        """
+        rewards, logps, weights = rewards.detach(), logps.detach(), scored.per_row["weight"]
+        is_right = (rewards[:, 0] > rewards[:, 1]).to(rewards.dtype)
+        seen = {
+            "rewards/chosen": rewards[:, 0],
+            "rewards/rejected": rewards[:, 1],
+            "rewards/accuracies": is_right,
+            "rewards/margins": rewards[:, 0] - rewards[:, 1],
+            "logps/chosen": logps[:, 0],
+            "logps/rejected": logps[:, 1],
+        }
+        lengths = scored.lengths().view(-1, 2)
+        longer = weighted({_RIGHT_LONGER: is_right}, weights * (lengths[:, 0] > lengths[:, 1]))
+        shorter = weighted({_RIGHT_SHORTER: is_right}, weights * (lengths[:, 0] < lengths[:, 1]))
+        return weighted(seen, weights) | longer | shorter
+
+    def derived(self, means: Mapping[str, float]) -> dict[str, float]:
+        """`rewards/length_bias`: how much oftener a pair is right where the chosen answer is the longer one."""
+        if not {_RIGHT_LONGER, _RIGHT_SHORTER} <= means.keys():
+            return {}
+        return {"rewards/length_bias": means[_RIGHT_LONGER] - means[_RIGHT_SHORTER]}
+
+
+def weighted(values: Mapping[str, torch.Tensor], weights: torch.Tensor) -> Metrics:
+    """(R,) values as (weighted sum, sum of weights)."""
+    count = float(weights.sum())
+    return {name: ((value.detach() * weights).sum(), count) for name, value in values.items()}
+
+
 OBJECTIVES = {
+    "pt": "tunesmith.objectives.pt:TextObjective",
     "sft": "tunesmith.objectives.sft:SupervisedObjective",
+    "rm": "tunesmith.objectives.rm:RewardObjective",
     "dpo": "tunesmith.objectives.dpo:PreferenceObjective",
+    "orpo": "tunesmith.objectives.orpo:OddsRatioObjective",
+    "simpo": "tunesmith.objectives.simpo:SimpleObjective",
+    "kto": "tunesmith.objectives.kto:FeedbackObjective",
+    "grpo": "tunesmith.objectives.grpo:GroupObjective",
+    "ppo": "tunesmith.objectives.ppo:ProximalObjective",
 }
 """stage, or preference loss with an objective of its own -> class."""
 

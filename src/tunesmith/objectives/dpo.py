@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, Metrics, Objective, Scored
+from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, PairObjective, Scored, weighted
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -23,6 +24,7 @@ class PreferenceSettings:
     ftx: float = 0.0
     label_smoothing: float = 0.0
     ld_alpha: float | None = None
+    bco_weight: float = 0.0
 
 
 def sigmoid_loss(margin: torch.Tensor, beta: float, label_smoothing: float = 0.0) -> torch.Tensor:
@@ -72,55 +74,70 @@ def kto_pair_loss(
     return (good + bad) / 2
 
 
-class PreferenceObjective(Objective):
-    """Sum over pairs of a loss of log-ratios to a reference."""
+def bco_loss(rewards: torch.Tensor, shift: float) -> torch.Tensor:
+    """-log sigma(r_c - shift) - log sigma(-(r_r - shift)): BCO (arXiv 2404.04656), a classifier of single answers.
 
-    example_kind = "preference"
-    item = "row"
+    Args:
+        rewards: (R, 2) of the chosen and the rejected answer.
+        shift: running mean of all rewards.
+    """
+    return -F.logsigmoid(rewards[:, 0] - shift) - F.logsigmoid(shift - rewards[:, 1])
+
+
+class PreferenceObjective(PairObjective):
+    """Sum over pairs of a loss of log-ratios to a reference.
+
+    With `bco_weight` w it is (loss + w * BCO) / (1 + w), as in MPO (arXiv 2411.10442). The shift of BCO is the mean
+    reward of all steps before this one: it would be another number for each way to cut the step if it were the step's.
+    """
+
     reference = "logps"
 
     def __init__(self, settings: PreferenceSettings) -> None:
         self.settings = settings
         self.baseline_parts = (0, 1) if settings.loss == "kto_pair" else None
+        self.observes = settings.bco_weight > 0
+        self._rewards, self._answers = 0.0, 0.0
 
     @classmethod
     def build(cls, config: RunConfig) -> Self:
         """With the keys `pref_*` and `dpo_label_smoothing`, `ld_alpha`."""
         return cls(
             PreferenceSettings(
-                config.pref_loss, config.pref_beta, config.pref_ftx, config.dpo_label_smoothing, config.ld_alpha
+                config.pref_loss,
+                config.pref_beta,
+                config.pref_ftx,
+                config.dpo_label_smoothing,
+                config.ld_alpha,
+                config.pref_bco_weight,
             )
         )
 
     def loss(self, scored: Scored) -> LossOutput:
         """See `Objective.loss`; metrics are means over pairs, rewards are beta times log-ratios."""
-        settings, lengths = self.settings, scored.lengths()
+        settings = self.settings
         logps = scored.per_token_logps()
+        policy, ratios = self._ratios(logps, scored)
+        losses = self._losses(ratios, scored)
+        rewards = settings.beta * ratios
+        if settings.bco_weight:
+            shift = self._rewards / self._answers if self._answers else 0.0
+            losses = (losses + settings.bco_weight * bco_loss(rewards, shift)) / (1 + settings.bco_weight)
+        weights = scored.per_row["weight"]
+        metrics = self.pair_metrics(rewards, policy, scored)
+        if settings.ftx:
+            sft = -(scored.by_sequence(logps) / scored.lengths()).view(-1, 2)[:, 0]
+            losses = losses + settings.ftx * sft
+            metrics |= weighted({"sft_loss": sft}, weights)
+        return LossOutput((losses * weights).sum(), metrics)
+
+    def _ratios(self, logps: torch.Tensor, scored: Scored) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities and log-ratios of the answers, (R, 2) each; of IPO the means over tokens."""
         policy = scored.by_sequence(self._desensitised(logps, scored))
         reference = scored.by_sequence(scored.per_target[REFERENCE_LOGPS])
-        if settings.loss == "ipo":
-            policy, reference = policy / lengths, reference / lengths
-        ratios = (policy - reference).view(-1, 2)
-        losses = self._losses(ratios, scored)
-        weights = scored.per_row["weight"]
-        count = float(weights.sum())
-        metrics: Metrics = {}
-        if settings.ftx:
-            sft = -(scored.by_sequence(logps) / lengths).view(-1, 2)[:, 0]
-            losses = losses + settings.ftx * sft
-            metrics["sft_loss"] = ((sft.detach() * weights).sum(), count)
-        rewards = settings.beta * ratios.detach()
-        said = policy.detach().view(-1, 2)
-        seen = {
-            "rewards/chosen": rewards[:, 0],
-            "rewards/rejected": rewards[:, 1],
-            "rewards/accuracies": (rewards[:, 0] > rewards[:, 1]).float(),
-            "rewards/margins": rewards[:, 0] - rewards[:, 1],
-            "logps/chosen": said[:, 0],
-            "logps/rejected": said[:, 1],
-        }
-        metrics |= {name: ((values * weights).sum(), count) for name, values in seen.items()}
-        return LossOutput((losses * weights).sum(), metrics)
+        if self.settings.loss == "ipo":
+            policy, reference = policy / scored.lengths(), reference / scored.lengths()
+        return policy.view(-1, 2), (policy - reference).view(-1, 2)
 
     def _desensitised(self, logps: torch.Tensor, scored: Scored) -> torch.Tensor:
         """LD-DPO (arXiv 2409.06411), policy only: tokens beyond the shorter answer's length count `ld_alpha`."""
@@ -145,7 +162,20 @@ class PreferenceObjective(Objective):
 
     def baseline_sum(self, scored: Scored) -> tuple[torch.Tensor, float]:
         """Sums of the log-ratios of chosen and of rejected answers, shape (2,), and the number of pairs."""
-        logps = scored.per_token_logps() - scored.per_target[REFERENCE_LOGPS]
+        _, ratios = self._ratios(scored.per_token_logps(), scored)
         weights = scored.per_row["weight"]
-        ratios = scored.by_sequence(logps).view(-1, 2)
         return (ratios * weights[:, None]).sum(dim=0), float(weights.sum())
+
+    def observe(self, metrics: Mapping[str, tuple[float, float]]) -> None:
+        """Takes a step's rewards into the mean that BCO shifts by."""
+        for name in ("rewards/chosen", "rewards/rejected"):
+            total, count = metrics[name]
+            self._rewards, self._answers = self._rewards + total, self._answers + count
+
+    def state(self) -> dict[str, Any]:
+        """The running mean of rewards."""
+        return {"rewards": self._rewards, "answers": self._answers} if self.observes else {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See `Objective.load_state`."""
+        self._rewards, self._answers = float(state.get("rewards", 0.0)), float(state.get("answers", 0.0))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tunesmith.core.errors import DataError, Problem
+from tunesmith.core.journal import begin_rows, known_fingerprint, row_line, whole_lines, whole_rows
 from tunesmith.core.log import get_logger
-from tunesmith.core.runs import write_json
+from tunesmith.evaluation.metrics.base import Sample, Scores
 
 if TYPE_CHECKING:
     from tunesmith.data.prompts import PromptRow
@@ -40,6 +41,7 @@ class Answering:
         batch_size: rows that go together.
         adapter: live adapter that answers; None: the model as it was loaded.
         skip_special_tokens: leave special tokens out of `predict`.
+        score: gives the scores that are written beside each answer; None: none are.
     """
 
     file: Path
@@ -49,6 +51,7 @@ class Answering:
     batch_size: int
     adapter: str | None = None
     skip_special_tokens: bool = True
+    score: Callable[[Sample], Scores] | None = None
 
     def write(self, rows: Sequence[PromptRow], *, seed: int, model: str) -> Iterator[int]:
         """Writes what is missing; yields how many rows the file holds, first as it was found, then after every row.
@@ -76,12 +79,17 @@ class Answering:
                         continue
                     while done in waiting:
                         row = rows[done]
-                        line = {"prompt": row.prompt_text, "predict": waiting.pop(done), "label": row.label_text}
-                        _append(out, line)
+                        _append(out, self._line(row, waiting.pop(done)))
                         done += 1
                         yield done
                     if not waiting:
                         journal.truncate(0)
+
+    def _line(self, row: PromptRow, text: str) -> dict[str, Any]:
+        line: dict[str, Any] = {"prompt": row.prompt_text, "predict": text, "label": row.label_text}
+        if self.score is not None:
+            line["scores"] = self.score(Sample(text, row.label_text, row.prompt_text))
+        return line
 
     def _answers(
         self, rows: Sequence[PromptRow], seed: int, begin: int, known: dict[int, str]
@@ -118,64 +126,32 @@ class Answering:
 
     def _begin(self, fingerprint: str, total: int, journal: BinaryIO) -> int:
         """Finds out how many rows are there already; cuts off a torn last one."""
-        state = state_file(self.file)
-        whole = whole_lines(self.file)
-        try:
-            known = json.loads(state.read_text(encoding="utf-8")).get("fingerprint")
-        except (OSError, ValueError, AttributeError):
-            known = None
-        if known != fingerprint:
-            if whole:
+        n_whole = len(whole_lines(self.file))
+        if known_fingerprint(self.file) != fingerprint:
+            if n_whole:
                 kept = self.file.with_name(f"{self.file.name}.old")
                 self.file.replace(kept)
                 _logger.warning(
                     "%s is of another model, data or settings: it is written anew, the old one is %s now",
                     self.file, kept.name,
                 )  # fmt: skip
-            whole = []
+            n_whole = 0
             journal.truncate(0)
-        write_json(state, {"fingerprint": fingerprint, "rows": total})
-        with self.file.open("ab") as handle:
-            handle.truncate(sum(len(line) for line in whole))
-        if whole:
-            _logger.info("%s: %d of %d rows are there, going on with the next", self.file, len(whole), total)
-        return len(whole)
-
-
-def state_file(file: Path) -> Path:
-    """The file beside the answers that says what they are answers to."""
-    return file.with_name(f"{file.stem}.state.json")
-
-
-def whole_lines(file: Path) -> list[bytes]:
-    """The lines of a file up to the first that is torn or no JSON object, with their line ends."""
-    return _whole(file.read_bytes()) if file.is_file() else []
-
-
-def _whole(content: bytes) -> list[bytes]:
-    lines: list[bytes] = []
-    for line in content.splitlines(keepends=True):
-        try:
-            is_whole = line.endswith(b"\n") and isinstance(json.loads(line), dict)
-        except ValueError:
-            is_whole = False
-        if not is_whole:
-            break
-        lines.append(line)
-    return lines
+        begin_rows(self.file, fingerprint, total)
+        return n_whole
 
 
 def _answers_ahead(journal: BinaryIO, done: int) -> dict[int, str]:
     """Row -> text, of those that the file does not hold; cuts off a torn last one."""
     journal.seek(0)
-    lines = _whole(journal.read())
+    lines = whole_rows(journal.read())
     journal.truncate(sum(map(len, lines)))
     entries = map(json.loads, lines)
     return {entry["row"]: entry["predict"] for entry in entries if entry["row"] >= done}
 
 
 def _append(handle: BinaryIO, value: dict[str, Any]) -> None:
-    handle.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+    handle.write(row_line(value))
     handle.flush()
 
 
@@ -194,27 +170,3 @@ def _journal(file: Path) -> Iterator[BinaryIO]:
             raise DataError([Problem("another process is writing these answers", str(file), "wait for it")]) from error
         yield handle
         path.unlink(missing_ok=True)
-
-
-class Progress:
-    """A bar on stderr; `show` takes the number of rows done."""
-
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Bar(*columns, console=Console(stderr=True))
-        self._task = self._bar.add_task("rows", total=total)
-
-    def __enter__(self) -> Progress:
-        self._bar.start()
-        return self
-
-    def show(self, done: int) -> None:
-        """Moves the bar."""
-        self._bar.update(self._task, completed=done)
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()

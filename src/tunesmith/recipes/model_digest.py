@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -14,16 +13,6 @@ _MODEL_KEYS = (
     "quantization_bit", "quantization_method", "quantization_type", "double_quantization",
 )  # fmt: skip
 """Keys beside the weights that decide what a model answers."""
-
-
-def weights_digest(model: Any) -> str:
-    """Tells one model in memory from another by 64 values of every tensor."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 64)][:64].float().cpu().numpy()
-        digest.update(name.encode() + sample.tobytes())
-    return digest.hexdigest()
 
 
 def stored_digest(config: RunConfig) -> str:

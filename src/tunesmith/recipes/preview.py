@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import DataError, Problem
-from tunesmith.core.types import IGNORE_INDEX, Conversation, Example, Feedback, Preference, Segment, Text, TokenizedRow
+from tunesmith.core.types import IGNORE_INDEX, Conversation, Example, Feedback, Preference, Text, TokenizedRow
 from tunesmith.recipes.data import load_encoder, require_names
 from tunesmith.recipes.paint import Painter, token_texts
 
@@ -118,28 +118,23 @@ def parts_of(example: Example, encoder: Encoder) -> list[Part]:
         TemplateError: the template cannot write the row.
     """
     from tunesmith.data.examples import without_trailing
+    from tunesmith.data.judged import tokenize_judged
     from tunesmith.data.render import render_prompt
+    from tunesmith.data.texts import tokenize_texts
     from tunesmith.data.tokenize import tokenize
 
     if isinstance(example, Text):
-        ids, labels = encoder.encode([[Segment(example.text, trained=True, literal=False)]])[0]
-        return [Part("", TokenizedRow(ids, labels, example.source))]
-    if isinstance(example, Preference):
-        answers = (("chosen", example.chosen), ("rejected", example.rejected))
-        prompt = example.prompt
-        pairs = [(name, replace(prompt, messages=(*prompt.messages, answer))) for name, answer in answers]
-    else:
-        pairs = [("", example.conversation if isinstance(example, Feedback) else example)]
-    parts = []
-    for title, whole in pairs:
-        conversation = without_trailing(whole)
-        if not conversation.messages:
-            segments = render_prompt(encoder.template, whole, encoder.settings, encoder.names)
-            parts.append(Part(title, TokenizedRow(*encoder.encode([segments])[0], whole.source)))
-            continue
-        (row,) = tokenize(encoder, [conversation], [encoder.segments(conversation)])
-        parts.append(Part(title, row))
-    return parts
+        return [Part("", tokenize_texts(encoder, [example])[0])]
+    if isinstance(example, Preference | Feedback):
+        row = tokenize_judged(example, encoder)
+        titles = ("chosen", "rejected") if row.second else ("",)
+        parts = zip(titles, row.sequences(), strict=True)
+        return [Part(title, TokenizedRow(ids, labels, row.source)) for title, (ids, labels) in parts]
+    conversation = without_trailing(example)
+    if not conversation.messages:
+        segments = render_prompt(encoder.template, example, encoder.settings, encoder.names)
+        return [Part("", TokenizedRow(*encoder.encode([segments])[0], example.source))]
+    return [Part("", tokenize(encoder, [conversation], [encoder.segments(conversation)])[0])]
 
 
 class Screen:

@@ -12,12 +12,13 @@ _OURS = {
     # A step of the trainer is a whole optimizer step; micro-batches are cut inside it by tokens (training/batches.py).
     "gradient_accumulation_steps",
     "per_device_train_batch_size",
-    # Decided by models/dtype.py, models/load.py, data/ and recipes/.
+    # Decided by models/dtype.py, models/load.py, models/aids.py, data/ and recipes/.
     "bf16",
     "fp16",
     "gradient_checkpointing",
     "gradient_checkpointing_kwargs",
     "activation_checkpointing",
+    "neftune_noise_alpha",
     "do_train",
     "do_eval",
     "do_predict",
@@ -34,8 +35,9 @@ _OURS = {
 
 
 def rows_per_step(config: RunConfig) -> int:
-    """Items of one optimizer step on one device."""
-    return config.per_device_train_batch_size * config.gradient_accumulation_steps
+    """Rows of one step on one device; with PPO prompts of all updates that are made from one batch of answers."""
+    updates = config.ppo_buffer_size if config.stage == "ppo" else 1
+    return config.per_device_train_batch_size * config.gradient_accumulation_steps * updates
 
 
 def training_arguments(config: RunConfig, *, autocast: str | None) -> Any:

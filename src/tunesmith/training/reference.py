@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from tunesmith.config.schema import RunConfig
-from tunesmith.core.errors import TrainingError
 from tunesmith.core.log import get_logger
 from tunesmith.models.forward import HiddenForward, MicroBatch
+from tunesmith.models.load import load_frozen
 from tunesmith.objectives.base import Objective, Scored
 
+ADAPTER_TYPES = ("lora", "oft")
+"""Tuning methods that leave the base under them as it is."""
 logger = get_logger(__name__)
 
 
@@ -69,7 +71,8 @@ class BaseReference(Reference):
 
         with without_adapter(model):
             hidden = self._forward(model, batch)
-        return Scored(hidden, head, batch.targets)
+        is_bare = type(self._forward.head) is nn.Linear
+        return Scored(hidden, self._forward.head if is_bare else head, batch.targets)
 
     @torch.no_grad()
     def logps(self, model: nn.Module, batch: MicroBatch) -> torch.Tensor:
@@ -82,7 +85,7 @@ class ModelReference(Reference):
     """A model of its own."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model.eval().requires_grad_(False)
+        self._model = model
         self._forward = HiddenForward(model)
 
     @torch.no_grad()
@@ -91,21 +94,35 @@ class ModelReference(Reference):
         return Scored(self._forward(self._model, batch), self._forward.head, batch.targets)
 
 
-def find_reference(config: RunConfig, objective: Objective, forward: HiddenForward) -> Reference | None:
-    """The reference that the objective asks for; None where it asks for none.
+def find_reference(config: RunConfig, objective: Objective, forward: HiddenForward, tokenizer: Any) -> Reference | None:
+    """The reference that the objective asks for; None where it asks for none, or where its numbers are to be kept.
 
     Args:
         config: `finetuning_type`, `ref_model` and its keys.
         objective: says whether it needs one.
         forward: how the model in training is called.
+        tokenizer: of the model in training; a reference model must know the same tokens.
     """
-    if objective.reference == "none":
+    if objective.reference == "none" or is_kept(config, objective):
         return None
-    if config.finetuning_type != "lora":
-        raise TrainingError(f"stage {config.stage} with finetuning_type {config.finetuning_type} is not built yet")
+    if names_reference(config) or config.finetuning_type not in ADAPTER_TYPES:
+        name = config.ref_model or config.model_name_or_path or ""
+        logger.info("reference: %s, a model of its own", " + ".join([name, *config.ref_model_adapters]))
+        return ModelReference(load_frozen(config, tokenizer, name, config.ref_model_adapters))
     if config.adapter_name_or_path and not config.create_new_adapter:
         logger.info(
             "reference: the base model without the adapter that is trained on; to hold the run near that adapter "
             "instead, set create_new_adapter: true"
         )
     return BaseReference(forward)
+
+
+def names_reference(config: RunConfig) -> bool:
+    """Whether the user wants a reference other than the model that training starts from."""
+    return bool(config.ref_model or config.ref_model_adapters or config.ref_model_quantization_bit)
+
+
+def is_kept(config: RunConfig, objective: Objective) -> bool:
+    """Whether the reference is the model before its first step, asked once for all rows (`kept_reference.py`)."""
+    has_rows = objective.reference == "logps" and config.stage in ("dpo", "kto")
+    return has_rows and config.finetuning_type not in ADAPTER_TYPES and not names_reference(config)

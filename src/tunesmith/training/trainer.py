@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import nn
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState, PrinterCallback
@@ -19,10 +20,13 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from tunesmith.core.errors import TrainingError
 from tunesmith.models.forward import HiddenForward, MicroBatch
+from tunesmith.models.value_head import load_value_head, save_value_head, value_head_of, without_value_head
 from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, Objective, Scored
-from tunesmith.training.batches import StepRows, collate, idle_batch, micro_batches
-from tunesmith.training.checkpoints import STAGING, publish, rotate
+from tunesmith.objectives.online import AnswerColumns
+from tunesmith.training.batches import Row, StepRows, collate, idle_batch, micro_batches
+from tunesmith.training.checkpoints import STAGING, manifest_of, publish, rotate
 from tunesmith.training.reference import Reference
+from tunesmith.training.reinforce import Read, Reinforcement, measure_rows
 from tunesmith.training.sampling import WindowSampler
 from tunesmith.training.sums import Sums
 
@@ -54,9 +58,12 @@ class StepTrainer(Trainer):
         self.hidden_forward = forward
         self.token_budget = token_budget
         self.reference = reference
+        self.reinforcement: Reinforcement | None = None
+        """Set for stages that answer prompts; the rows of the training set are prompts then."""
         self.hidden_metrics = hidden_metrics
         self.step_sums = Sums()
         self.checkpoint_facts = checkpoint_facts or {}
+        self.evaluation_dtype: torch.dtype | None = None  # None: as in training
         self.tokens_seen = 0
         self.trained_tokens_seen = 0
 
@@ -97,12 +104,60 @@ class StepTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: StepRows, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Forward and backward of one optimizer step; returns the mean loss of a trained token (nats)."""
+        """Forward and backward of one optimizer step; returns the mean loss of an item (nats).
+
+        With reinforcement the rows are prompts, and all updates but the last one are made here.
+        """
         model.train()
-        n_items = float(inputs.count(self.objective.item) if num_items_in_batch is None else num_items_in_batch)
+        if self.reinforcement is None:
+            count = inputs.count(self.objective.item) if num_items_in_batch is None else num_items_in_batch
+            return self._learn(model, inputs, float(count))
+        *before, last = self.reinforcement.make(self, [row.number for row in inputs.rows], self.state.global_step)
+        inputs.n_tokens = sum(update.n_tokens for update in (*before, last))
+        for update in before:
+            self._learn(model, update, self._global_items(update))
+            self._update(model)
+        return self._learn(model, last, self._global_items(last))
+
+    def _global_items(self, update: StepRows) -> float:
+        return float(self._get_num_items_in_batch([update], self.args.device))
+
+    def _update(self, model: nn.Module) -> None:
+        """An update within a step, as transformers makes the last one."""
+        if self.args.max_grad_norm:
+            self._get_grad_norm(model, self._clip_grad_norm(model))
+        self.optimizer.step()
+        model.zero_grad()
+
+    def measure(self, rows: Sequence[Row], read: Read) -> list[AnswerColumns]:
+        """What model and reference say of each row, without gradient and dropout."""
+        model = self.model_wrapped
+        was_training = model.training
+        model.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            budget = self.token_budget if self.hidden_forward.lays_rows_end_to_end else 1
+            found = measure_rows(rows, budget, lambda batch: self._score(model, batch.to(self.args.device)), read)
+        model.train(was_training)
+        return found
+
+    def gather(self, numbers: torch.Tensor) -> torch.Tensor:
+        """(N,) of this process to those of all; processes may have different numbers of them."""
+        if self.args.world_size == 1:
+            return numbers
+        parts: list[list[float]] = gather_object([numbers.tolist()])
+        return torch.tensor([number for part in parts for number in part], dtype=numbers.dtype)
+
+    def _learn(self, model: nn.Module, inputs: StepRows, n_items: float) -> torch.Tensor:
+        """Gradients of the mean loss of some rows.
+
+        Args:
+            model: in training mode.
+            inputs: rows of this process.
+            n_items: of all processes.
+        """
         if n_items == 0:
             if not len(inputs):
-                return torch.zeros((), device=self.args.device)  # all its rows were bad and let go: nothing to learn
+                return torch.zeros((), device=self.args.device)  # all its rows were left out: nothing to learn
             raise TrainingError(f"no trained token in this step ({self._where(inputs)})")
         # DDP averages gradients over processes; the sum over all of them is meant.
         scale = self.args.world_size / n_items
@@ -150,6 +205,7 @@ class StepTrainer(Trainer):
             per_row=batch.per_row,
             reference=reference,
             baseline=baseline,
+            value_head=value_head_of(model) if self.objective.needs_value_head else None,
         )
 
     @property
@@ -160,7 +216,14 @@ class StepTrainer(Trainer):
 
     def _loss(self, model: nn.Module, batch: MicroBatch, baseline: torch.Tensor | None) -> LossOutput:
         with self.compute_loss_context_manager():
-            return self.objective.loss(self._score(model, batch, baseline))
+            output = self.objective.loss(self._score(model, batch, baseline))
+            balance = self.hidden_forward.take_balance()
+        if balance is None:
+            return output
+        items = batch.items_of_sequences(self.objective.item)
+        total = (balance * items).sum()
+        metrics = {**output.metrics, "balance_loss": (total, float(items.sum()))}
+        return LossOutput(output.loss_sum + (self.hidden_forward.aids.balance or 0.0) * total, metrics)
 
     @torch.no_grad()
     def _baseline(self, steps: Iterable[StepRows]) -> torch.Tensor | None:
@@ -195,12 +258,14 @@ class StepTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means of the objective's metrics since the last entry to an entry with the training loss."""
         if "loss" in logs:
-            logs |= self._shown(self.step_sums.means(self.accelerator))
+            means = self.step_sums.means(self.accelerator)
+            logs |= self._shown(means | self.objective.derived(means | {"loss": logs["loss"]}))
             self.step_sums = Sums()
         super().log(logs, start_time)
 
     def _shown(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        return {name: value for name, value in metrics.items() if name not in self.hidden_metrics}
+        hidden = self.hidden_metrics
+        return {name: value for name, value in metrics.items() if name not in hidden and not name.startswith("_")}
 
     def floating_point_ops(self, inputs: Any) -> int:
         """6 x tokens x weights, on real tokens (there is no padding)."""
@@ -217,7 +282,8 @@ class StepTrainer(Trainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Evaluates the loss; random state is left as it was, so training ends with the same weights either way."""
-        with torch.random.fork_rng():
+        half, place = self.evaluation_dtype, self.args.device.type
+        with torch.random.fork_rng(), torch.autocast(place, half) if half else contextlib.nullcontext():
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     @torch.no_grad()
@@ -245,7 +311,8 @@ class StepTrainer(Trainer):
             sums.merge(losses)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         model.train(was_training)
-        found = self._shown({"loss": 0.0} | sums.means(self.accelerator))
+        found = {"loss": 0.0} | sums.means(self.accelerator)
+        found = self._shown(found | self.objective.derived(found))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=n_rows)
 
@@ -272,10 +339,33 @@ class StepTrainer(Trainer):
         if self.args.should_save:
             self._refresh_callback_states()
             self.state.save_to_json(str(staged / "trainer_state.json"))
-            publish(staged, final, {**self.checkpoint_facts, "step": self.state.global_step})
+            facts = {**self.checkpoint_facts, "step": self.state.global_step, "objective": self.objective.state()}
+            publish(staged, final, facts)
             rotate(run_dir, self.args.save_total_limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
         self.checkpoint_seconds = time.monotonic() - started
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Weights and tokenizer; the value head in a file of its own, where other programs look for it."""
+        folder = Path(output_dir or self.args.output_dir)
+        with without_value_head(self.model) as head:
+            super()._save(str(folder), state_dict)
+        if head is not None and self.args.should_save:
+            save_value_head(head, folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._load_with_head(Path(resume_from_checkpoint), super()._load_from_checkpoint, resume_from_checkpoint, model)
+        state = manifest_of(Path(resume_from_checkpoint)).get("objective", {})
+        self.objective.load_state(state)
+
+    def _load_best_model(self) -> None:
+        self._load_with_head(Path(str(self.state.best_model_checkpoint)), super()._load_best_model)
+
+    def _load_with_head(self, folder: Path, load: Callable[..., None], *arguments: Any) -> None:
+        with without_value_head(self.model) as head:
+            load(*arguments)
+        if head is not None:
+            load_value_head(head, folder)
 
     def _refresh_callback_states(self) -> None:
         for callback in self._exportable():

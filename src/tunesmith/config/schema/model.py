@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tunesmith.config.schema.key import INFER, MODEL, TOKENIZER, TRAIN, Group, key
+from tunesmith.config.schema.key import BASE, INFER, MODEL, TOKENIZER, TRAIN, Group, key
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -20,7 +20,7 @@ class Model(Group):
     model_name_or_path: str | None = key(
         None,
         "The base model: a folder, a GGUF file, a model of the hub, or smollm2-135m, which comes with Tunesmith.",
-        commands=TOKENIZER,
+        commands=BASE,
     )
     adapter_name_or_path: tuple[str, ...] = key(
         (), "Adapters on top of the base model, in this order: folders or models of the hub."
@@ -30,18 +30,18 @@ class Model(Group):
     )
     force_base: bool = key(False, "Load an adapter even though it says that it was trained on another base model.")
     cache_dir: str | None = key(
-        None, "Where downloaded models are kept; the default is the hub's cache.", commands=TOKENIZER
+        None, "Where downloaded models are kept; the default is the hub's cache.", commands=BASE
     )
-    model_revision: str = key("main", "Branch, tag or commit of the model on the hub.", commands=TOKENIZER)
+    model_revision: str = key("main", "Branch, tag or commit of the model on the hub.", commands=BASE)
     trust_remote_code: bool = key(
-        False, "Run Python code that comes with the model. Only for publishers you trust.", commands=TOKENIZER
+        False, "Run Python code that comes with the model. Only for publishers you trust.", commands=BASE
     )
-    hf_hub_token: str | None = key(None, "Access token of the Hugging Face hub.", secret=True, commands=TOKENIZER)
+    hf_hub_token: str | None = key(None, "Access token of the Hugging Face hub.", secret=True, commands=BASE)
     ms_hub_token: str | None = key(
-        None, "Access token of ModelScope.", secret=True, commands=TOKENIZER, not_yet="the ModelScope hub"
+        None, "Access token of ModelScope.", secret=True, commands=BASE, not_yet="the ModelScope hub"
     )
     om_hub_token: str | None = key(
-        None, "Access token of openMind.", secret=True, commands=TOKENIZER, not_yet="the openMind hub"
+        None, "Access token of openMind.", secret=True, commands=BASE, not_yet="the openMind hub"
     )
     low_cpu_mem_usage: bool = key(
         True,
@@ -116,12 +116,10 @@ class Memory(Group):
     use_reentrant_gc: bool = key(
         True,
         "Use torch's re-entrant kind of gradient checkpointing.",
-        note="Both kinds give the same gradients; Tunesmith always takes the one without re-entry.",
+        note="Unless it is set, Tunesmith takes the kind without re-entry; both give the same gradients.",
         commands=TRAIN,
     )
-    upcast_layernorm: bool = key(
-        False, "Hold norm layers in float32.", not_yet="mixed precision by layer", commands=TRAIN
-    )
+    upcast_layernorm: bool = key(False, "Hold norm layers in float32 where the model has fewer bits.", commands=TRAIN)
     upcast_lmhead_output: bool = key(
         False,
         "Compute the loss from float32 logits.",
@@ -130,20 +128,34 @@ class Memory(Group):
     )
     rope_scaling: str | None = key(
         None,
-        "Stretch rotary positions to longer texts.",
+        "Stretch rotary positions to texts longer than the model was trained on.",
         choices=("linear", "dynamic", "yarn", "llama3"),
-        not_yet="longer context through rotary scaling",
+        note="In training by `cutoff_len` over the model's positions, rounded up; what was trained so is loaded so.",
     )
-    shift_attn: bool = key(False, "Shifted sparse attention of LongLoRA.", not_yet="shifted sparse attention")
+    shift_attn: bool = key(
+        False,
+        "Shifted sparse attention (LongLoRA) in training: half of the heads see groups of a quarter of `cutoff_len`, "
+        "the others the same groups shifted by a half.",
+        commands=TRAIN,
+    )
     mixture_of_depths: str | None = key(
         None, "Mixture of depths.", choices=("convert", "load"), not_yet="mixture of depths"
     )
-    use_unsloth: bool = key(False, "Train with unsloth's kernels.", not_yet="unsloth")
-    use_unsloth_gc: bool = key(False, "Gradient checkpointing of unsloth, with offload.", not_yet="unsloth")
-    enable_liger_kernel: bool = key(False, "Fused kernels of the liger-kernel package.", not_yet="liger kernels")
+    use_unsloth: bool = key(
+        False, "Train with unsloth's kernels.", note="It needs an NVIDIA GPU, and none has run it yet.", commands=TRAIN
+    )
+    use_unsloth_gc: bool = key(
+        False, "Gradient checkpointing that keeps the inputs of layers in the CPU's memory.", commands=TRAIN
+    )
+    enable_liger_kernel: bool = key(
+        False,
+        "Fused kernels of the liger-kernel package.",
+        note="They need an NVIDIA GPU, and none has run them yet.",
+        commands=TRAIN,
+    )
     use_v1_kernels: bool | None = key(False, "Experimental kernels of LLaMA-Factory.", not_yet="these kernels")
     moe_aux_loss_coef: float | None = key(
-        None, "Weight of the load-balancing loss of expert models.", ge=0, not_yet="the balancing loss of expert models"
+        None, "Weight of the load-balancing loss of routed experts; it is added for each row.", ge=0, commands=TRAIN
     )
 
 

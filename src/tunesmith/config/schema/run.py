@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.config.schema.data import Data, Template
-from tunesmith.config.schema.evaluation import Evaluation, Generating, Inferring
+from tunesmith.config.schema.evaluation import Evaluation, Generating, Inferring, Metrics
 from tunesmith.config.schema.export import Export
 from tunesmith.config.schema.finetuning import Freeze, Lora, Method, Oft
 from tunesmith.config.schema.inference import Engine, Media, Quantization, Sglang, Vllm
 from tunesmith.config.schema.key import Group, Key, keys_of
+from tunesmith.config.schema.making import Generator, LongText, Making
 from tunesmith.config.schema.megatron import HyperParallel, Megatron, Ray
 from tunesmith.config.schema.model import KTransformers, Memory, Model, Tokenizer
 from tunesmith.config.schema.optimizers import Apollo, Badam, Galore, OtherOptimizers, Swanlab
-from tunesmith.config.schema.preference import Preference, Reinforcement
+from tunesmith.config.schema.preference import Preference
+from tunesmith.config.schema.reinforcement import GroupRelative, Proximal, Rewards
 from tunesmith.config.schema.reporting import Evaluating, Hub, Logging, Profiler, Saving
 from tunesmith.config.schema.training import Loader, Loop, Optimizer, Precision, Processes
 
@@ -39,8 +41,12 @@ class RunConfig(
     Evaluating,
     Saving,
     Generating,
+    Metrics,
     Inferring,
     Engine,
+    LongText,
+    Making,
+    Generator,
     Export,
     Evaluation,
     Quantization,
@@ -48,7 +54,9 @@ class RunConfig(
     Vllm,
     Sglang,
     Preference,
-    Reinforcement,
+    Rewards,
+    Proximal,
+    GroupRelative,
     Oft,
     Galore,
     Apollo,
