@@ -217,13 +217,15 @@ class StepTrainer(Trainer):
     def _loss(self, model: nn.Module, batch: MicroBatch, baseline: torch.Tensor | None) -> LossOutput:
         with self.compute_loss_context_manager():
             output = self.objective.loss(self._score(model, batch, baseline))
-            balance = self.hidden_forward.take_balance()
-        if balance is None:
+            extra = self.hidden_forward.take_extra()
+        if not extra:
             return output
+        total, metrics = output.loss_sum, dict(output.metrics)
         items = batch.items_of_sequences(self.objective.item)
-        total = (balance * items).sum()
-        metrics = {**output.metrics, "balance_loss": (total, float(items.sum()))}
-        return LossOutput(output.loss_sum + (self.hidden_forward.aids.balance or 0.0) * total, metrics)
+        for name, (weight, rows) in extra.items():
+            part = (rows * items).sum()
+            total, metrics[name] = total + weight * part, (part, float(items.sum()))
+        return LossOutput(total, metrics)
 
     @torch.no_grad()
     def _baseline(self, steps: Iterable[StepRows]) -> torch.Tensor | None:
