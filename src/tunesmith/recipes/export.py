@@ -39,6 +39,7 @@ def run(config: RunConfig) -> Path:
     from tunesmith.models.export.writer import check_target, set_end_tokens, staged, write_tokenizer, write_weights
     from tunesmith.models.load import load_model
     from tunesmith.models.tokenizer import end_token_ids, load_template_for, load_tokenizer
+    from tunesmith.models.value_head import copy_value_head
 
     target = _target(config)
     base = hub.resolve_model(
@@ -67,6 +68,8 @@ def run(config: RunConfig) -> Path:
         set_end_tokens(model, tokenizer, ends)
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         write_weights(model, folder, dtype=dtype, shard_gb=config.export_size)
+        if copy_value_head([*reversed(adapters), base.path], folder):
+            _logger.info("its value head goes with it: the folder is a reward model")
         write_tokenizer(tokenizer, folder)
         write_conformance(folder, tokenizer, template, settings_of(config), ends)
         write_atomic(folder / "Modelfile", write_modelfile(config, tokenizer, template, ends, context))
