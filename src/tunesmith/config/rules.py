@@ -1,10 +1,10 @@
-"""What must hold between keys. One small function a rule; more in data_rules.py, and of files in paths.py."""
+"""What must hold between keys. One small function a rule; more in *_rules.py; of files in paths.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tunesmith.config import data_rules, paths
+from tunesmith.config import data_rules, optimizer_rules, paths
 from tunesmith.config.fault import Fault
 from tunesmith.config.schema import COMMANDS, KEYS, RunConfig
 
@@ -13,7 +13,7 @@ Rule = Callable[[RunConfig], Iterator[Fault]]
 
 def faults(config: RunConfig, *, with_paths: bool = True) -> Iterator[Fault]:
     """Everything that does not go together for the command of this configuration."""
-    for commands, rule in (*RULES, *data_rules.RULES, *(paths.RULES if with_paths else ())):
+    for commands, rule in (*RULES, *data_rules.RULES, *optimizer_rules.RULES, *(paths.RULES if with_paths else ())):
         if config.command in commands:
             yield from rule(config)
 

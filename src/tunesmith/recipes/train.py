@@ -86,6 +86,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     from tunesmith.training.arguments import training_arguments
     from tunesmith.training.budget import plan_memory
     from tunesmith.training.callbacks import EarlyStop, LogWriter, Pace, ProgressBar, StopOnSignal
+    from tunesmith.training.optimizers.table import optimizer_builder
     from tunesmith.training.trainer import StepTrainer
 
     model, tokenizer = parts
@@ -108,6 +109,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
         token_budget=plan.tokens,
         with_accuracy=config.compute_accuracy,
         checkpoint_facts=plan.facts,
+        make_optimizer=optimizer_builder(config),
         model=model,
         args=training_arguments(config, autocast=autocast),
         train_dataset=prepared.train,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from tunesmith.models.forward import HiddenForward, MicroBatch
 from tunesmith.objectives.base import TokenObjective
 from tunesmith.training.batches import StepRows, collate, micro_batches
 from tunesmith.training.checkpoints import STAGING, publish, rotate
+from tunesmith.training.optimizers.hooks import OptimizerHooks
 from tunesmith.training.sampling import WindowSampler
 
 
-class StepTrainer(Trainer):
+class StepTrainer(OptimizerHooks, Trainer):
     """Trains a token objective.
 
     What transformers calls a batch is here all rows of one optimizer step. `training_step` cuts them into micro-batches
@@ -38,9 +39,11 @@ class StepTrainer(Trainer):
         token_budget: int,
         with_accuracy: bool = False,
         checkpoint_facts: dict[str, Any] | None = None,
+        make_optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(data_collator=collate, **kwargs)
+        self.make_optimizer = make_optimizer
         self.remove_callback(PrinterCallback)
         self.control: Any = self.control
         self.objective = objective
@@ -93,6 +96,8 @@ class StepTrainer(Trainer):
                 with self.compute_loss_context_manager():
                     hidden = self.hidden_forward(model, batch)
                     output = self.objective.loss(hidden, self.hidden_forward.head, batch.targets, batch.weights)
+                if is_last:
+                    self.before_last_backward()
                 self.accelerator.backward(output.loss_sum * scale)
             total += output.loss_sum.detach() * scale
         if not torch.isfinite(total):
