@@ -29,12 +29,12 @@ test-fast: install
 	@$(BIN)/python -m pytest -m "not slow and not e2e"
 
 fmt: install
-	@$(BIN)/ruff check --fix --quiet src tests benchmarks examples
-	@$(BIN)/ruff format src tests benchmarks examples
+	@$(BIN)/ruff check --fix --quiet src tests benchmarks examples scripts
+	@$(BIN)/ruff format src tests benchmarks examples scripts
 
 lint: install
-	@$(BIN)/ruff check src tests benchmarks examples
-	@$(BIN)/ruff format --check --quiet src tests benchmarks examples
+	@$(BIN)/ruff check src tests benchmarks examples scripts
+	@$(BIN)/ruff format --check --quiet src tests benchmarks examples scripts
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/mypy
 

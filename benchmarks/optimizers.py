@@ -1,4 +1,4 @@
-"""Optimizers on the shape of the 135M model: bytes of states for each weight, and time of an update next to the default.
+"""Optimizers on the shape of the 135M model: bytes of states a weight, time of an update next to the default.
 
 Gradients are random and ready, so that only the update is timed: default, other, default, other, in one process. The
 first update (which makes states and projections) is left out. The update of a full-tuning step is a small part of it:

@@ -26,7 +26,7 @@ EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 PAGES = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "examples" / "README.md"])
 NO_PATHS = Checks(paths=False)
 PROGRAMS = ("tunesmith", "llamafactory-cli", "lmf")
-LATER = ("webchat", "webui", "eval")
+LATER = ("webchat", "webui")
 AWAITED: tuple[str, ...] = ()
 """Pictures that a run makes."""
 SHELL = ("bash", "sh", "shell", "console")
@@ -40,13 +40,15 @@ def command_of(path: Path) -> str:
     folder = path.relative_to(ROOT / "examples").as_posix()
     if folder.startswith("merge_"):
         return "export"
+    if folder.startswith("eval/") or folder.endswith("_eval.yaml"):
+        return "eval"
     return "chat" if folder.startswith("inference/") else "train"
 
 
 def test_there_are_examples_and_pages() -> None:
     assert len(EXAMPLES) >= 16
     assert len(PAGES) >= 12
-    assert {command_of(path) for path in EXAMPLES} == {"train", "export", "chat"}
+    assert {command_of(path) for path in EXAMPLES} == {"train", "export", "chat", "eval"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=named)
@@ -132,6 +134,16 @@ PRINTED = {
     "merge_lora/llama3_q_lora.yaml": MERGED,
     "inference/llama3.yaml": {**LLAMA3, "infer_backend": "huggingface"},
     "inference/llama3_lora_sft.yaml": {**LLAMA3, **LORA, "infer_backend": "huggingface"},
+    "train_lora/llama3_lora_eval.yaml": {
+        **LLAMA3,
+        **LORA,
+        "template": "fewshot",
+        "task": "mmlu_test",
+        "lang": "en",
+        "n_shot": 5,
+        "save_dir": "saves/llama3-8b/lora/eval",
+        "batch_size": 4,
+    },
     "extras/nlg_eval/llama3_lora_predict.yaml": {
         **LLAMA3,
         **LORA,

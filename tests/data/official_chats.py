@@ -1,6 +1,10 @@
-"""Twenty conversations for the comparison with official chat templates, and the official text of one of them."""
+"""Twenty conversations for the comparison with official chat templates, and what a client would send of each."""
+
+import json
+from dataclasses import replace
 
 from tunesmith.core.types import Conversation, Message, ToolCall
+from tunesmith.data.call_ids import call_ids
 
 NAMED = {
     "qwen2_5": "qwen",
@@ -77,3 +81,30 @@ CHATS = {
     **{name: Conversation(messages) for name, messages in (_PLAIN | _THINKING).items()},
     **{name: Conversation(messages, TOOLS) for name, messages in _CALLING.items()},
 }
+
+
+def request_of(chat):
+    """The body of POST /v1/chat/completions for the last answer; results of parallel calls in another order."""
+    messages = []
+    for message, ids in zip(chat.messages[:-1], call_ids(chat.messages[:-1], short=True), strict=True):
+        item = {"role": message.role, "content": message.content}
+        if message.tool_calls:
+            item["content"] = message.content or None
+            item["tool_calls"] = [
+                _sent(replace(call, id=one)) for one, call in zip(ids, message.tool_calls, strict=True)
+            ]
+        if message.role == "tool":
+            item["tool_call_id"] = ids[0]
+        if message.reasoning_content is not None:
+            item["reasoning_content"] = message.reasoning_content
+        place = len(messages)
+        while message.role == "tool" and messages[place - 1]["role"] == "tool":
+            place -= 1
+        messages.insert(place, item)
+    tools = [{"type": "function", "function": tool} for tool in chat.tools or ()]
+    return {"model": "m", "messages": messages, **({"tools": tools} if tools else {})}
+
+
+def _sent(call):
+    function = {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)}
+    return {"id": call.id, "type": "function", "function": function}

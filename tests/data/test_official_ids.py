@@ -1,4 +1,4 @@
-"""Twenty conversations x seven families: training, chat, exported folder and the official chat template, id by id.
+"""Twenty conversations x seven families: training, chat, API, exported folder and official chat template, id by id.
 
 The full comparison needs the tokenizers (`TUNESMITH_TEST_TOKENIZERS`); without them the recorded ids cannot be made
 anew, and the texts that gave them are compared by their hashes.
@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,20 @@ from tunesmith.data.stop import end_tokens
 from tunesmith.data.template import load_template
 from tunesmith.data.tools import load_tool_format
 from tunesmith.inference.chat import ChatFormat
+from tunesmith.models.export import conformance
+from tunesmith.models.export.conformance import check_conformance, write_conformance
 from tunesmith.models.export.template import set_chat_template
+from tunesmith.models.export.writer import write_tokenizer
+from tunesmith.models.tokenizer import read_tokenizer
+from tunesmith.serving.dialect import Dialect
+from tunesmith.serving.messages import conversation_of
+from tunesmith.serving.requests import ChatRequest
 
 _spec = importlib.util.spec_from_file_location("official_chats", Path(__file__).parent / "official_chats.py")
 official_chats = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(official_chats)
 CHATS, NAMED, SPECIAL = official_chats.CHATS, official_chats.NAMED, official_chats.SPECIAL
+request_of = official_chats.request_of
 
 FOLDER = os.environ.get("TUNESMITH_TEST_TOKENIZERS", "")
 RECORD = Path(__file__).parent / "golden" / "official_ids.json"
@@ -113,15 +122,70 @@ def asked(chat):
     return Conversation(chat.messages[:-1], chat.tools)
 
 
+@pytest.mark.parametrize("name", CHATS)
+def test_a_request_is_read_as_the_conversation_of_the_row(name):
+    """So that what follows, `ChatFormat.prompt_ids`, gives the ids of the prompt in training."""
+    found = conversation_of(ChatRequest.model_validate(request_of(CHATS[name])))
+    without_ids = [
+        replace(message, tool_calls=tuple(replace(call, id=None) for call in message.tool_calls))
+        for message in found.messages
+    ]
+    assert Conversation(tuple(without_ids), found.tools) == asked(CHATS[name])
+
+
+@pytest.fixture(scope="module")
+def dialects(tokenizers):
+    """The server's own way from a request to ids."""
+    return {
+        family: Dialect(ChatFormat(load_template(NAMED[family]), tokenizer)) for family, tokenizer in tokenizers.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def folders(tokenizers, tmp_path_factory):
+    """The tokenizer of each family, written as an export writes it and read back.
+
+    Without special tokens as text, which need a copy of each tokenizer: a test of their own is below.
+    """
+    chats = {name: chat for name, chat in conformance.CONVERSATIONS.items() if name != "special tokens as text"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conformance, "CONVERSATIONS", chats)
+        return {family: write_and_read(family, tokenizers[family], tmp_path_factory) for family in NAMED}
+
+
+def write_and_read(family, tokenizer, tmp_path_factory):
+    template, folder = load_template(NAMED[family]), tmp_path_factory.mktemp(family)
+    own = tokenizer.chat_template
+    set_chat_template(tokenizer, template)
+    write_tokenizer(tokenizer, folder)
+    write_conformance(folder, tokenizer, template, SETTINGS, end_tokens(template, tokenizer))
+    tokenizer.chat_template = own
+    return folder, read_tokenizer(folder)
+
+
+@needs_tokenizers
+@pytest.mark.parametrize("family", NAMED)
+def test_an_exported_folder_holds_to_its_conformance_file(folders, family):
+    folder, tokenizer = folders[family]
+    template = load_template(NAMED[family])
+    found = check_conformance(folder, tokenizer, template, end_tokens(template, tokenizer))
+    assert [item for item in found if not item.agrees] == []
+    facts = json.loads((folder / "conformance.json").read_text("utf-8"))
+    cases = {case["name"]: case for case in facts["conversations"]}
+    names = {"one turn", "two turns with system text"}
+    assert all(cases[name]["chat_template_agrees"] for name in names)
+
+
 @needs_tokenizers
 @pytest.mark.parametrize(("family", "name"), [case for case in cases() if case[1] != "special"])
-def test_ids_are_the_same_everywhere(tokenizers, family, name):
+def test_ids_are_the_same_everywhere(tokenizers, dialects, folders, family, name):
     tokenizer, chat, template = tokenizers[family], CHATS[name], load_template(NAMED[family])
     names = token_names(tokenizer, template)
     prompt, whole = official_ids(tokenizer, chat)
     trained, labels = encode(render(template, chat, SETTINGS, names), tokenizer, template)
     assert trained == whole
     assert ChatFormat(template, tokenizer).prompt_ids(asked(chat).messages, chat.tools) == prompt
+    assert dialects[family].ask(ChatRequest.model_validate(request_of(chat))).ids == prompt
     assert trained[: len(prompt)] == prompt
     assert any(label in end_tokens(template, tokenizer) for label in labels)
     assert recorded()[family]["chats"][name][1:] == [whole, len([label for label in labels if label != IGNORE_INDEX])]
@@ -130,6 +194,9 @@ def test_ids_are_the_same_everywhere(tokenizers, family, name):
     # Gemma's own refuses a system text, so an export puts ours in its place; the others write the same, and stay.
     assert (exported == tokenizer.chat_template) == (family != "gemma2")
     assert official_ids(tokenizer, chat, exported) == [prompt, whole]
+    written = folders[family][1]
+    assert official_ids(written, chat) == [prompt, whole]
+    assert ChatFormat(template, written).prompt_ids(asked(chat).messages, chat.tools) == prompt
     ours = official_ids(tokenizer, chat, jinja_of(template))
     # Mistral's own loses the system text once an answer follows; ours keeps it.
     assert ours == [prompt, whole] or (family == "mistral_v3" and ours[0] == prompt)

@@ -13,7 +13,7 @@ import pytest
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import DataError, TemplateError
 from tunesmith.core.types import IGNORE_INDEX
-from tunesmith.data import cache, examples, pipeline, store
+from tunesmith.data import cache, dataset, examples, pipeline, store
 from tunesmith.data.template import build_template
 
 PLAIN = {"user": "U{{content}}>A:", "assistant": ["{{content}}", "{{eos_token}}"], "system": "S{{content}};"}
@@ -215,7 +215,7 @@ class Counted:
             self.reads += 1
             return original(*arguments)
 
-        monkeypatch.setattr(examples, "read_examples", read)
+        monkeypatch.setattr(dataset, "read_examples", read)
 
 
 @pytest.fixture

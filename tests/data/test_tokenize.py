@@ -14,7 +14,7 @@ from tunesmith.data.prompts import encode_prompts
 from tunesmith.data.report import DatasetReport
 from tunesmith.data.settings import RenderSettings
 from tunesmith.data.template import build_template
-from tunesmith.data.tokenize import Encoder, is_trained, n_lost_headers, tokenize
+from tunesmith.data.tokenize import Encoder, is_trained, tokenize
 
 PLAIN = build_template(
     "plain", {"user": "U{{content}}>A:", "assistant": ["{{content}}", "{{eos_token}}"], "system": "S{{content}};"}
@@ -112,7 +112,23 @@ def test_budget_too_small_for_the_header_is_counted(byte_tokenizer):
     encoder = encoder_of(byte_tokenizer, cutoff_len=2)
     row = row_of(encoder, chat("0123456789", "ok"))
     assert text_of(encoder, row) == "A:"
-    assert n_lost_headers([row]) == 1
+    assert row.extra == {"lost_header": True, "lost_question": True}
+
+
+@pytest.mark.parametrize("kind", [PLAIN, EFFICIENT, "auto"])
+def test_a_cut_that_takes_all_of_a_question_is_marked(byte_tokenizer, kind):
+    start = "user|0" if kind == "auto" else "U0"
+    template = auto(byte_tokenizer) if kind == "auto" else kind
+    conversation = chat("0123456789", "ok", system="s" * 30)
+    lost = {}
+    for cutoff_len in range(40, 66) if kind == "auto" else range(33, 48):
+        encoder = encoder_of(byte_tokenizer, template, cutoff_len)
+        row = row_of(encoder, conversation)
+        is_left = start in text_of(encoder, row)
+        lost[cutoff_len] = not is_left
+        assert ("lost_question" in row.extra) == (not is_left), cutoff_len
+        assert "lost_header" not in row.extra
+    assert set(lost.values()) == {True, False}
 
 
 def test_later_turns_go_first_unless_history_is_masked(byte_tokenizer):

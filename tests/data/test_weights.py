@@ -11,6 +11,7 @@ from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import DataError
 from tunesmith.data import pipeline
 from tunesmith.data.template import build_template
+from tunesmith.objectives.base import Scored
 from tunesmith.objectives.sft import SupervisedObjective
 from tunesmith.training.batches import StepRows, collate, micro_batches
 
@@ -92,7 +93,7 @@ def loss_of(step):
     total = torch.zeros(())
     for batch in micro_batches(step, 100):
         hidden = table[batch.input_ids[batch.positions]].requires_grad_()
-        total = total + SupervisedObjective().loss(hidden, head, batch.targets, batch.weights).loss_sum
+        total = total + SupervisedObjective().loss(Scored(hidden, head, batch.targets, batch.weights)).loss_sum
     total.backward()
     return total.detach() / step.n_items, head.weight.grad / step.n_items
 

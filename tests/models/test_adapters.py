@@ -13,8 +13,9 @@ from tests.conftest import make_tiny_llama, make_tiny_tokenizer
 
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import ModelError
-from tunesmith.models.adapters import apply_finetuning, count_parameters, linear_names, load_adapter, merge_adapters
+from tunesmith.models.adapters import apply_finetuning, count_parameters, load_adapter, merge_adapters
 from tunesmith.models.forward import base_model_of
+from tunesmith.models.targets import linear_names
 from tunesmith.models.vocabulary import fit_vocabulary
 
 ALL = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]

@@ -84,7 +84,6 @@ def test_pairs_of_the_preference_stages(configure):
     rows.append({"prompt": "q", "chosen": "same", "rejected": "same"})
     for stage in ("dpo", "rm"):
         result = check(configure(rows, stage=stage))
-        assert "is not built yet: the data is checked" in shown(result)
         assert "pairs: 13; mean answer: " in shown(result)
         warnings = "\n".join(result.warnings())
         assert "the same in 1 (row 13) pairs" in warnings

@@ -14,8 +14,10 @@ from tunesmith.inference.chat import ChatFormat
 from tunesmith.inference.engine import SamplingParams
 from tunesmith.inference.fake import FakeEngine
 from tunesmith.recipes import predict
+from tunesmith.recipes.answering import Answering
 
 N_ROWS = 40
+AHEAD = "generated_predictions.ahead.jsonl"
 
 
 @pytest.fixture
@@ -45,13 +47,14 @@ def echo(tiny_tokenizer):
 
 
 def prediction_of(folder, tiny_tokenizer, engine, **sampling):
-    return predict.Prediction(
-        folder=folder,
+    answering = Answering(
+        file=folder / predict.ROWS_FILE,
         engine=engine,
         form=ChatFormat(auto_template(tiny_tokenizer), tiny_tokenizer, end_token_ids=(2,)),
         sampling=SamplingParams(max_new_tokens=30, **sampling),
         batch_size=2,
     )
+    return predict.Prediction(folder, answering)
 
 
 def lines(folder):
@@ -104,16 +107,20 @@ def dying(echo, after):
 
 
 @pytest.mark.parametrize("torn", ["", '{"prompt": "hal'])
-def test_a_killed_run_goes_on(tmp_path, tiny_tokenizer, rows, echo, torn):
+@pytest.mark.parametrize("torn_file", [predict.ROWS_FILE, AHEAD])
+def test_a_killed_run_goes_on(tmp_path, tiny_tokenizer, rows, echo, torn, torn_file):
     with pytest.raises(KilledError):
         prediction_of(tmp_path, tiny_tokenizer, FakeEngine(dying(echo, 37), slots=2)).run(rows, seed=1, weights="w")
     done = len(lines(tmp_path))
+    ahead = len((tmp_path / AHEAD).read_text().splitlines())
     assert 0 < done < 37
-    with (tmp_path / predict.ROWS_FILE).open("a") as handle:
+    assert ahead > 0  # shorter rows waited for a longer one before them
+    with (tmp_path / torn_file).open("a") as handle:
         handle.write(torn)
     engine = FakeEngine(echo)
     prediction_of(tmp_path, tiny_tokenizer, engine).run(rows, seed=1, weights="w")
-    assert len(engine.requests) == N_ROWS - done
+    assert len(engine.requests) == N_ROWS - done - ahead
+    assert not (tmp_path / AHEAD).exists()
     whole = tmp_path / "whole"
     prediction_of(whole, tiny_tokenizer, FakeEngine(echo)).run(rows, seed=1, weights="w")
     assert (whole / predict.ROWS_FILE).read_bytes() == (tmp_path / predict.ROWS_FILE).read_bytes()
@@ -133,6 +140,7 @@ def test_another_run_begins_anew(tmp_path, tiny_tokenizer, rows, echo, change, m
     )
     assert len(engine.requests) == N_ROWS - (change == "rows")
     assert "is written anew" in caplog.text
+    assert (tmp_path / f"{predict.ROWS_FILE}.old").exists()
 
 
 def test_a_finished_run_is_only_scored(tmp_path, tiny_tokenizer, rows, echo):
@@ -146,7 +154,9 @@ def test_a_finished_run_is_only_scored(tmp_path, tiny_tokenizer, rows, echo):
 def test_each_row_draws_by_its_own_seed(tmp_path, tiny_tokenizer, rows, echo):
     engine = FakeEngine(echo)
     prediction_of(tmp_path, tiny_tokenizer, engine).run(rows, seed=100, weights="w")
-    assert [request.sampling.seed for request in engine.requests] == list(range(100, 100 + N_ROWS))
+    by_prompt = {tuple(row.input_ids): 100 + place for place, row in enumerate(rows)}
+    assert len(engine.requests) == N_ROWS
+    assert all(request.sampling.seed == by_prompt[tuple(request.prompt_ids)] for request in engine.requests)
 
 
 def config_of(tmp_path, model, **changes):

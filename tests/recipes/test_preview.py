@@ -56,7 +56,7 @@ def test_without_a_usable_row_it_is_an_error(configure):
     [
         ("dpo", {"prompt": "a", "chosen": "b", "rejected": "c"}, [", chosen: ", "⟦b<", ", rejected: ", "⟦c<"]),
         ("kto", {"prompt": "a", "completion": "b", "label": False}, [", marked bad: ", "⟦b<"]),
-        ("pt", {"text": "a fox"}, ["⟦a fox⟧"]),
+        ("pt", {"text": "a fox"}, ["⟦a fox<|im_end|>⟧"]),
         ("ppo", {"prompt": "a", "completion": "b"}, ["⟦b<"]),
     ],
 )

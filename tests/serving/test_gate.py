@@ -15,7 +15,8 @@ from tests.serving.conftest import MODEL, Stage, on_stage, settings
 
 from tunesmith.cli.main import main
 from tunesmith.core.errors import EnvironmentValueError, ServingError
-from tunesmith.serving.settings import ServerSettings, is_loopback
+from tunesmith.core.net import is_loopback
+from tunesmith.serving.settings import ServerSettings
 
 KEY = "s3cret-Schlüssel"
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}

@@ -17,12 +17,14 @@ _EXAMPLES = {
     "train": "tunesmith train examples/train_lora/smollm2_lora_sft.yaml learning_rate=1e-4 --num_train_epochs 3",
     "chat": "tunesmith chat --model_name_or_path smollm2-135m --adapter_name_or_path saves/demo --template auto",
     "export": "tunesmith export examples/merge_lora/smollm2_lora_sft.yaml --export_dir models/merged",
+    "expand": "tunesmith expand --model_name_or_path smollm2-135m --output_dir models/smollm2-pro --num_expand 6",
     "data": "tunesmith data preview examples/train_lora/smollm2_lora_sft.yaml",
     "api": "tunesmith api examples/inference/smollm2.yaml",
+    "infer": "tunesmith infer examples/inference/smollm2.yaml dataset=identity save_name=answers.jsonl",
     "webchat": "tunesmith webchat examples/inference/smollm2.yaml",
-    "eval": "tunesmith eval --model_name_or_path smollm2-135m --template fewshot",
+    "eval": "tunesmith eval --model_name_or_path smollm2-135m --template fewshot --task mmlu_test",
 }
-_LATER = ("webchat", "eval")
+_LATER = ("webchat",)
 _PLACES = {"data": "data preview | check | convert"}
 _OWN_WORDS = {
     "data": """\

@@ -21,11 +21,6 @@ def webui(words: Sequence[str]) -> int:
     return _later("webui", "the web page", ())
 
 
-def evaluate(words: Sequence[str]) -> int:
-    """`tunesmith eval`."""
-    return _later("eval", "the benchmark command", words)
-
-
 def _later(command: str, what: str, words: Sequence[str]) -> int:
     if wants_help(command, words):
         return 0

@@ -16,12 +16,15 @@ COMMANDS = {
     "train": "tunesmith.cli.train:main",
     "chat": "tunesmith.cli.chat:main",
     "export": "tunesmith.cli.export:main",
+    "expand": "tunesmith.cli.expand:main",
     "data": "tunesmith.cli.data:main",
     "api": "tunesmith.cli.api:main",
+    "infer": "tunesmith.cli.infer:main",
     "template": "tunesmith.cli.template:main",
+    "runs": "tunesmith.cli.runs:main",
     "webchat": "tunesmith.cli.later:webchat",
     "webui": "tunesmith.cli.later:webui",
-    "eval": "tunesmith.cli.later:evaluate",
+    "eval": "tunesmith.cli.evaluate:main",
     "explain": "tunesmith.cli.explain:main",
     "schema": "tunesmith.cli.schema:main",
     "env": "tunesmith.cli.environment:main",
@@ -35,9 +38,16 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   train      fine-tune, evaluate, predict: what do_train, do_eval and do_predict say
   chat       talk to a model in the terminal
   api        serve a model over HTTP, as OpenAI's clients speak it
+<<<<<<< HEAD
+  eval       ask a benchmark: MMLU, C-Eval, CMMLU
+=======
+  infer      answer a data set into a file
+>>>>>>> main
   export     merge an adapter into its base model and write it out
+  expand     add blocks to a model that leave its answers as they are (LLaMA Pro)
   data       preview CONFIG shows rows as the model sees them; check CONFIG reads every row;
              convert INPUT OUTPUT writes rows in another layout
+  runs       list, show, queue, stop, resume, clone, compare: what was trained here, and what waits
   template   list, show NAME; verify FOLDER holds a model folder against its template
 
   explain    explain KEY [CONFIG]: what a key does, and its value in a file
@@ -46,7 +56,7 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   version    the version
   help       this text
 
-  webchat, webui, eval come later and say so
+  webchat, webui come later and say so
 
 tunesmith COMMAND -h lists the keys that a command uses.
 The same file serves every command: each takes the keys that it knows.

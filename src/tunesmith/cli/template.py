@@ -1,4 +1,4 @@
-"""`tunesmith template list | show NAME | verify FOLDER [NAME]`: what templates write, and whether a folder agrees."""
+"""`tunesmith template list | show NAME | verify MODEL [NAME]`: what templates write, and whether a folder agrees."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ _ACTIONS = ("list", "show", "verify")
 _USAGE = """\
 usage: tunesmith template list
        tunesmith template show NAME [compat]
-       tunesmith template verify FOLDER [NAME]
+       tunesmith template verify MODEL [NAME]
 
   list      every name of `template`, and where it differs from LLaMA-Factory's
   show      a conversation as the template writes it, what is learnt in marks; compat: as LLaMA-Factory writes it
-  verify    holds a model folder's tokenizer, chat template and end tokens against the template it was trained with
-            (export_report.json), or NAME; exit status 2 where they disagree
+  verify    a conversation token by token; then the model's tokenizer, chat template and end tokens are held against
+            the template it was trained with (export_report.json) or NAME, and against its conformance.json, which
+            an export writes; MODEL is a folder or a name; exit status 2 where they disagree
 """
 
 
@@ -39,5 +40,5 @@ def main(words: Sequence[str]) -> int:
     elif action == "verify" and rest:
         return template.verify(rest[0], rest[1] if len(rest) > 1 else None)
     else:
-        raise TunesmithError(f"template {action} needs {'a name' if action == 'show' else 'a folder'}")
+        raise TunesmithError(f"template {action} needs {'a name' if action == 'show' else 'a model'}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tunesmith.cli.help import wants_help
 
@@ -20,6 +21,8 @@ def main(words: Sequence[str]) -> None:
         train(config)
     if config.do_predict:
         from tunesmith.config.result import with_result
+        from tunesmith.core.runs import Run
         from tunesmith.recipes.predict import run as predict
 
-        predict(with_result(config) if config.do_train else config)
+        with Run(Path(config.output_dir or ".")).working("predict"):
+            predict(with_result(config) if config.do_train else config)

@@ -32,7 +32,7 @@ def stream_fits(config: RunConfig) -> Iterator[Fault]:
         return
     for name in ("packing", "neat_packing"):
         if getattr(config, name):
-            fix = f"leave {name} out: rows of a step are laid end to end without padding anyway"
+            fix = f"leave {name} out: what a step reads is laid end to end without padding anyway"
             yield Fault(("streaming", name), f"{name} needs the lengths of all rows, which a stream does not know", fix)
     if config.tokenized_path:
         what = "streaming and tokenized_path exclude each other: a stream keeps nothing"

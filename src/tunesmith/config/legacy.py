@@ -49,7 +49,6 @@ DROPPED = {
     "dispatch_batches": "set it in accelerator_config",
     "split_batches": "set it in accelerator_config",
     "reserved_label_len": "prompts and answers share cutoff_len by their lengths",
-    "split": "the task names its split, as in mmlu_test",
     "plot_loss_only": "plot_loss draws all curves",
     "visual_inputs": "the model says whether it takes images",
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tunesmith.config.fault import Fault
 from tunesmith.config.schema import KEYS, RunConfig
+from tunesmith.config.tasks import task_is_known
 from tunesmith.core.lazy import nearest
 
 WEIGHT_FILES = (
@@ -106,5 +107,6 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[Fault]]], ...
     (("train",), checkpoint_exists),
     (("train",), output_is_free),
     (("export",), export_is_free),
+    (("eval",), task_is_known),
 )
 """The commands that a rule is for, and the rule."""

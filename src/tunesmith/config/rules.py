@@ -1,19 +1,27 @@
-"""What must hold between keys. One small function a rule; more in *_rules.py; of files in paths.py."""
+"""What must hold between keys. One small function a rule; more in the `*_rules.py` beside it and in paths.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tunesmith.config import data_rules, optimizer_rules, paths
+from tunesmith.config import data_rules, method_rules, optimizer_rules, paths, reinforcement_rules, stage_rules, tasks
 from tunesmith.config.fault import Fault
 from tunesmith.config.schema import COMMANDS, KEYS, RunConfig
+from tunesmith.config.schema.key import ROWS
 
 Rule = Callable[[RunConfig], Iterator[Fault]]
 
 
 def faults(config: RunConfig, *, with_paths: bool = True) -> Iterator[Fault]:
     """Everything that does not go together for the command of this configuration."""
-    for commands, rule in (*RULES, *data_rules.RULES, *optimizer_rules.RULES, *(paths.RULES if with_paths else ())):
+    more = (
+        *data_rules.RULES,
+        *stage_rules.RULES,
+        *method_rules.RULES,
+        *optimizer_rules.RULES,
+        *reinforcement_rules.RULES,
+    )
+    for commands, rule in (*RULES, *more, *(paths.RULES if with_paths else ())):
         if config.command in commands:
             yield from rule(config)
 
@@ -49,7 +57,7 @@ def training_has_data(config: RunConfig) -> Iterator[Fault]:
 
 
 def data_is_named(config: RunConfig) -> Iterator[Fault]:
-    """`data` needs rows to look at."""
+    """`data` and `infer` need rows."""
     if not config.dataset and not config.eval_dataset:
         yield Fault(("dataset", "eval_dataset"), "dataset is missing", "set dataset: NAME or a path")
 
@@ -85,13 +93,6 @@ def one_kind_of_mask(config: RunConfig) -> Iterator[Fault]:
         yield Fault(keys, what, "keep one")
 
 
-def prediction_writes_answers(config: RunConfig) -> Iterator[Fault]:
-    """Prediction without generating would write teacher-forced tokens, which nobody means."""
-    if config.do_predict and not config.predict_with_generate:
-        keys = ("do_predict", "predict_with_generate")
-        yield Fault(keys, "do_predict needs predict_with_generate", "set predict_with_generate: true")
-
-
 def accuracy_or_answers(config: RunConfig) -> Iterator[Fault]:
     """Evaluation computes token accuracy or scores answers; not both."""
     if config.predict_with_generate and config.compute_accuracy:
@@ -99,21 +100,12 @@ def accuracy_or_answers(config: RunConfig) -> Iterator[Fault]:
         yield Fault(keys, "compute_accuracy and predict_with_generate exclude each other", "keep one")
 
 
-def sft_only(config: RunConfig) -> Iterator[Fault]:
-    """Keys that speak of prompts and answers need stage sft."""
-    if config.stage == "sft":
-        return
-    for name in ("predict_with_generate", "neat_packing", "train_on_prompt", "mask_history"):
-        if getattr(config, name):
-            yield Fault((name, "stage"), f"{name} is for stage sft, not {config.stage}")
-
-
 def lora_only(config: RunConfig) -> Iterator[Fault]:
     """Kinds of LoRA need finetuning_type lora."""
     if config.finetuning_type == "lora":
         return
     for name in ("use_rslora", "use_dora", "pissa_init", "loraplus_lr_ratio", "create_new_adapter"):
-        if getattr(config, name):
+        if getattr(config, name) and not (name == "create_new_adapter" and config.finetuning_type == "oft"):
             yield Fault((name, "finetuning_type"), f"{name} is for finetuning_type lora, not {config.finetuning_type}")
 
 
@@ -248,13 +240,11 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (_TRAIN, something_is_done),
     (_TRAIN, output_is_named),
     (_TRAIN, training_has_data),
-    (("data",), data_is_named),
+    (("data", "infer"), data_is_named),
     (_TRAIN, evaluation_has_data),
-    (("train", "data"), held_out_rows),
+    (ROWS, held_out_rows),
     (("train", "data"), one_kind_of_mask),
-    (_TRAIN, prediction_writes_answers),
     (_TRAIN, accuracy_or_answers),
-    (_TRAIN, sft_only),
     (_TRAIN, lora_only),
     (KEYS["adapter_name_or_path"].commands, adapters_are_lora),
     (KEYS["init_special_tokens"].commands, descriptions_are_there),
@@ -268,5 +258,6 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (_TRAIN, gradient_checkpointing_is_decided),
     (_TRAIN, trackers_agree),
     (("export",), export_is_named),
+    (("eval",), tasks.task_is_named),
 )
 """The commands that a rule is for, and the rule."""

@@ -71,6 +71,11 @@ def home() -> Path:
     return (Path(base).expanduser() if base else Path.home() / ".cache") / "tunesmith"
 
 
+def workspace() -> Path:
+    """`TUNESMITH_WORKSPACE`: the folder of runs and their queue; default the current folder."""
+    return Path(get("TUNESMITH_WORKSPACE") or ".").expanduser()
+
+
 def is_offline() -> bool:
     """Whether `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE` forbids the network."""
     return switch("HF_HUB_OFFLINE") or switch("TRANSFORMERS_OFFLINE")

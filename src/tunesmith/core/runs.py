@@ -6,10 +6,17 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from tunesmith.core import env
+from tunesmith.core.errors import Interrupted, TrainingError, TunesmithError
 
 EVENTS_FILE = "events.jsonl"
+LOCK_FILE = ".run.lock"
+LOG_FILE = "run.log"
+"""What a run prints, where the queue started it."""
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
@@ -45,16 +52,116 @@ def sync_tree(folder: Path) -> None:
             sync_path(path)
 
 
+class Lock:
+    """A file lock that the system takes back when its process ends, however it ends. Forked children do not hold it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: BinaryIO | None = None
+
+    def take(self) -> bool:
+        """Takes the lock; False where another holds it. Where the system has no such locks, it is always had."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle = self.path.open("ab")
+        if not _lock(handle):
+            handle.close()
+            return False
+        self._handle = handle
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=handle.close)
+        return True
+
+    def release(self) -> None:
+        """Gives it back; nothing happens where it was not had."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the lock."""
+    try:
+        handle = path.open("rb")
+    except OSError:
+        return False
+    with handle:
+        return not _lock(handle, shared=True)
+
+
+def _lock(handle: BinaryIO, *, shared: bool = False) -> bool:
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def reason_of(error: BaseException) -> str:
+    """What a reader is told: the message itself where it was written for users, else the kind of error before it."""
+    return str(error) if isinstance(error, TunesmithError) else f"{type(error).__name__}: {error}"
+
+
 class Run:
     """The directory of one run.
 
     Events are JSON objects, one a line, with `event` (kind) and `time` (seconds since the epoch). A line is written
-    with one write call, so that readers in other processes never see half of one that is followed by another.
+    with one write call, so that readers in other processes never see half of one that is followed by another. The
+    process that works in the directory holds a lock there: whether a run is alive, the system says, not a file.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.events_path = folder / EVENTS_FILE
+        self._lock = Lock(folder / LOCK_FILE)
+
+    def begin(self, command: str) -> None:
+        """Takes the directory for this process and notes the start.
+
+        Raises:
+            TrainingError: another process works in it.
+        """
+        if not self._lock.take():
+            holder = next(
+                (event.get("pid") for event in reversed(list(self.events())) if event["event"] == "start"), "?"
+            )
+            raise TrainingError(
+                f"{self.folder}: another process ({holder}) trains into this folder. Wait for it or stop it "
+                f"(tunesmith runs stop {self.folder}), or take another output_dir"
+            )
+        self.emit("start", command=command, pid=os.getpid())
+
+    def end(self) -> None:
+        """Gives the directory back."""
+        self._lock.release()
+
+    @contextmanager
+    def working(self, command: str) -> Iterator[None]:
+        """Holds the directory while a command works in it, and notes how that ends.
+
+        Raises:
+            TrainingError: another process works in it.
+        """
+        if env.rank() == 0:
+            self.begin(command)
+        try:
+            yield
+            if env.rank() == 0:
+                self.emit("finished", command=command)
+        except Interrupted:
+            raise  # who was interrupted has noted where
+        except BaseException as error:
+            self.emit("failed", command=command, reason=reason_of(error))
+            raise
+        finally:
+            self.end()
+
+    def is_alive(self) -> bool:
+        """Whether a process works in the directory."""
+        return is_locked(self.folder / LOCK_FILE)
 
     def emit(self, event: str, **fields: Any) -> None:
         """Appends one event; a torn last line of a killed process is closed first."""

@@ -123,7 +123,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedRow:
-    """One row ready for a batch.
+    """One row ready for a batch: one sequence, or two (the answers of a pair) laid one behind the other.
 
     Attributes:
         input_ids: token ids, length T.
@@ -131,7 +131,9 @@ class TokenizedRow:
         source: where the row comes from.
         lost_tokens: tokens that truncation took away, 0 if none.
         lost_trained_tokens: of those, how many carried loss.
-        weight: factor on the loss of its tokens; they count as that many items.
+        weight: factor on its loss; the row, or each of its tokens, counts as that many items.
+        second: where the second sequence begins; 0 where there is one only.
+        is_desirable: the verdict on its answer (kto).
     """
 
     input_ids: list[int]
@@ -141,8 +143,17 @@ class TokenizedRow:
     lost_trained_tokens: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
     weight: float = 1.0
+    second: int = 0
+    is_desirable: bool = True
 
     @property
     def n_trained(self) -> int:
-        """Tokens that carry loss once labels are shifted (the first position predicts nothing)."""
-        return sum(label != IGNORE_INDEX for label in self.labels[1:])
+        """Tokens that carry loss once labels are shifted (the first position of a sequence predicts nothing)."""
+        return sum(label != IGNORE_INDEX for _, labels in self.sequences() for label in labels[1:])
+
+    def sequences(self) -> list[tuple[list[int], list[int]]]:
+        """Ids and labels of each sequence."""
+        if not self.second:
+            return [(self.input_ids, self.labels)]
+        cut = self.second
+        return [(self.input_ids[:cut], self.labels[:cut]), (self.input_ids[cut:], self.labels[cut:])]

@@ -89,12 +89,14 @@ class Remote:
         url: repository or address.
         subset: configuration of the repository.
         folder: folder in the repository; with hf_file the file.
+        download_mode: as of `datasets`, with hf alone; None: its default.
     """
 
     kind: str
     url: str
     subset: str | None = None
     folder: str | None = None
+    download_mode: str | None = None
 
     @property
     def is_hub(self) -> bool:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import TemplateError
 from tunesmith.core.log import get_logger
-from tunesmith.core.types import Conversation, Segment, Source, TokenizedRow
+from tunesmith.core.types import Conversation, Segment, Source, Text, TokenizedRow
 from tunesmith.data import cache
 from tunesmith.data.catalog import DatasetSpec
-from tunesmith.data.examples import read_conversations, without_trailing
+from tunesmith.data.examples import read_examples, without_trailing
+from tunesmith.data.formats import KIND_OF_STAGE
+from tunesmith.data.judged import tokenize_feedback, tokenize_pairs
 from tunesmith.data.progress import progress
 from tunesmith.data.report import UNTRAINED, DatasetReport, Reject, unwritable
 from tunesmith.data.rows import RowsBuilder, TokenizedRows, pack_arrays
 from tunesmith.data.sources import data_files
 from tunesmith.data.spans import masked_answers
 from tunesmith.data.stop import end_tokens
-from tunesmith.data.tokenize import Encoder, is_trained, n_lost_headers, tokenize
+from tunesmith.data.texts import tokenize_texts
+from tunesmith.data.tokenize import LOST_HEADER, LOST_QUESTION, Encoder, is_trained, tokenize
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -124,28 +129,56 @@ def tokenize_rows(
     Args:
         spec: what is read.
         encoder: tokenizer, template, settings.
-        config: `max_samples`, `seed`, `preprocessing_batch_size`.
+        config: `stage`, `max_samples`, `seed`, `preprocessing_batch_size`.
         report: the accounting; what it has read already is passed over.
         keep: takes the usable rows of a batch.
     """
     ends = end_ids(encoder)
-    examples = read_conversations(spec, config.max_samples, config.seed, report)
-    with progress(f"tokenizing {spec.name}") as advance:
+    examples = read_examples(spec, config.stage, config.max_samples, config.seed, report)
+    with progress(f"tokenizing {spec.name}") as advance, settled_memory():
         for batch in _in_batches(examples, min(config.preprocessing_batch_size, SHARD_ROWS)):
-            rows = book_rows(batch, encoder, report)
+            rows = book_rows(batch, encoder, config.stage, report)
             part = pack_arrays(rows)
             report.keep(part, ends)
             keep(part)
             advance(len(batch))
 
 
-def book_rows(batch: list[Conversation], encoder: Encoder, report: DatasetReport) -> list[TokenizedRow]:
-    """The usable rows of a batch, tokenized; the others are booked as rejected."""
-    conversations, rendered = render_rows(batch, encoder, report)
-    rows = tokenize(encoder, conversations, rendered)
+@contextmanager
+def settled_memory() -> Iterator[None]:
+    """Spares the garbage collector what was there before: a row makes thousands of objects and no cycle."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def book_rows(batch: list[Any], encoder: Encoder, stage: str, report: DatasetReport) -> list[TokenizedRow]:
+    """The usable rows of a batch, tokenized as the stage reads them; the others are booked as rejected."""
+    rows = _TOKENIZERS[KIND_OF_STAGE[stage]](batch, encoder, report)
     kept = [row for row in rows if is_trained(row) or _book_untrained(row, report)]
-    report.lost_headers += n_lost_headers(kept)
+    for row in kept:
+        if row.extra:
+            report.note_cut(row.source or Source("", 0), LOST_HEADER in row.extra, LOST_QUESTION in row.extra)
     return kept
+
+
+def _tokenize_conversations(batch: list[Conversation], encoder: Encoder, report: DatasetReport) -> list[TokenizedRow]:
+    return tokenize(encoder, *render_rows(batch, encoder, report))
+
+
+def _tokenize_texts(batch: list[Text], encoder: Encoder, report: DatasetReport) -> list[TokenizedRow]:
+    return tokenize_texts(encoder, batch)
+
+
+_TOKENIZERS: dict[str, Callable[[list[Any], Encoder, DatasetReport], list[TokenizedRow]]] = {
+    "conversation": _tokenize_conversations,
+    "preference": tokenize_pairs,
+    "feedback": tokenize_feedback,
+    "text": _tokenize_texts,
+}
+"""Kind of example -> how a batch of them becomes rows."""
 
 
 def _in_batches(examples: Iterator[Any], size: int) -> Iterator[list[Any]]:
@@ -174,9 +207,11 @@ def render_rows(
 
 def _book_untrained(row: TokenizedRow, report: DatasetReport) -> bool:
     lost = row.lost_trained_tokens
-    fix = (
-        f"raise cutoff_len: {lost} trained tokens were cut off" if lost else "let an answer carry loss (weight, train)"
-    )
+    fix = "let an answer carry loss (weight, train)"
+    if lost:
+        fix = f"raise cutoff_len: {lost} trained tokens were cut off"
+    elif len(row.input_ids) < 2:
+        fix = "it is empty: take it out"
     report.reject(Reject(row.source or Source("", 0), "", UNTRAINED, fix))
     return False
 

@@ -84,7 +84,10 @@ def _load_hf(remote: Remote, split: str, token: str | None, cache_dir: str | Non
         url = str(Path(url).expanduser())
     elif not (env.is_offline() or env.switch("HF_DATASETS_OFFLINE")):
         probe(f"datasets/{url}", token)
-    return load_dataset(url, name=remote.subset, data_dir=remote.folder, split=split, token=token, cache_dir=cache_dir)
+    options = {} if remote.download_mode is None else {"download_mode": remote.download_mode}
+    return load_dataset(
+        url, name=remote.subset, data_dir=remote.folder, split=split, token=token, cache_dir=cache_dir, **options
+    )
 
 
 def _load_modelscope(remote: Remote, split: str, token: str | None, cache_dir: str | None) -> Any:

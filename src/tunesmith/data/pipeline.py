@@ -12,29 +12,34 @@ import numpy as np
 from tunesmith.core import env
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.log import get_logger
-from tunesmith.core.types import Source
+from tunesmith.core.types import Conversation, Source
 from tunesmith.data import tokenized
 from tunesmith.data.catalog import DatasetSpec, is_file_name, resolve
 from tunesmith.data.dataset import Dataset as Dataset
 from tunesmith.data.dataset import cache_key as cache_key
 from tunesmith.data.dataset import encoder_version, end_ids, tokenize_dataset
 from tunesmith.data.dataset import render_rows as render_rows
-from tunesmith.data.examples import read_conversations, settle, without_trailing
-from tunesmith.data.formats import stage_problems
+from tunesmith.data.examples import read_examples, settle, without_trailing
+from tunesmith.data.formats import KIND_OF_STAGE, stage_problems
 from tunesmith.data.hubs import fetch
+from tunesmith.data.mismatch import JudgedRows
 from tunesmith.data.mix import mix_rows, split_validation
 from tunesmith.data.pack import best_fit
-from tunesmith.data.prompts import PromptRow, encode_prompts
-from tunesmith.data.report import DatasetReport, SupervisionReport, log_report, raise_rejects
+from tunesmith.data.prompts import PromptRow, PromptRows, encode_prompts
+from tunesmith.data.report import DatasetReport, SupervisionReport, cut_warnings, log_report, raise_rejects
 from tunesmith.data.rows import TokenizedRows, TrainRows, concat_rows
 from tunesmith.data.settings import settings_of
 from tunesmith.data.stream import StreamRows
+from tunesmith.data.texts import TextRows, text_start
 from tunesmith.data.tokenize import Encoder
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
 
 logger = get_logger(__name__)
+
+PROMPT_STAGES = ("ppo", "grpo")
+"""Stages whose rows are prompts that the model answers while it trains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class PreparedData:
         report: what became of the rows.
     """
 
-    train: TrainRows | StreamRows | None
+    train: TrainRows | StreamRows | PromptRows | None
     eval: TrainRows | dict[str, TrainRows] | None
     report: SupervisionReport
 
@@ -59,6 +64,8 @@ def prepare(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
         DataError: data sets that do not exist or do not fit the stage, rejected rows (unless `skip_bad_rows`), rows
             without a trained token (unless `allow_untrained_rows`), or nothing left.
     """
+    if config.stage in PROMPT_STAGES:
+        return _prepare_reinforcement(config, tokenizer, template)
     encoder = make_encoder(config, tokenizer, template)
     if config.streaming and config.do_train:
         return _prepare_stream(config, encoder)
@@ -67,13 +74,22 @@ def prepare(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
         stop_on_rejects(found.reports, config)
     else:
         found = _make_rows(config, encoder)
-    train = TrainRows(found.train, _packs(config, found.train)) if config.do_train and found.train else None
+    train = _items(config, encoder, found.train) if config.do_train and found.train else None
     if config.do_train and train is None:
         raise DataError([Problem("no row is left to train on", "dataset", "every row was rejected: mend them")])
-    evaluation, eval_rows = _evaluation(found.eval)
+    evaluation, eval_rows = _evaluation(config, encoder, found.eval)
     report = supervision_report(found.reports, train, eval_rows)
     log_report(report, tokenizer.decode, logger)
     return PreparedData(train, evaluation, report)
+
+
+def _prepare_reinforcement(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
+    """Prompts to answer in training; what the rows hold as answers is for rewards to compare with."""
+    rows = prepare_prompts(config, tokenizer, template)
+    if not rows:
+        raise DataError([Problem("no prompt is left to train on", "dataset", "every row was rejected: mend them")])
+    logger.info("%d prompts to answer; the first: %r", len(rows), rows[0].prompt_text)
+    return PreparedData(PromptRows(rows, config.max_new_tokens), None, SupervisionReport([], train_rows=len(rows)))
 
 
 def _prepare_stream(config: RunConfig, encoder: Encoder) -> PreparedData:
@@ -84,7 +100,7 @@ def _prepare_stream(config: RunConfig, encoder: Encoder) -> PreparedData:
     eval_sets = load_datasets(config, encoder, config.eval_dataset)
     reports = [report for _, report in eval_sets]
     stop_on_rejects(reports, config)
-    evaluation, eval_rows = _evaluation(_eval_rows(config, eval_sets, held_out))
+    evaluation, eval_rows = _evaluation(config, encoder, _eval_rows(config, eval_sets, held_out))
     return PreparedData(train, evaluation, SupervisionReport(reports, train_rows=len(train), eval_rows=eval_rows))
 
 
@@ -125,7 +141,9 @@ def prepare_prompts(config: RunConfig, tokenizer: Any, template: Any) -> list[Pr
     reports = [DatasetReport(spec.name, path=str(spec.path)) for spec in specs]
     rows: list[PromptRow] = []
     for spec, report in zip(specs, reports, strict=True):
-        found = [without_trailing(row) for row in read_conversations(spec, config.max_samples, config.seed, report)]
+        stage = config.stage if config.stage in PROMPT_STAGES else "sft"
+        examples = read_examples(spec, stage, config.max_samples, config.seed, report)
+        found = [_asked(row) for row in examples if isinstance(row, Conversation)]
         rows += encode_prompts(encoder, found, end_ids(encoder), report)
     stop_on_rejects(reports, config)
     if config.val_size and not config.eval_dataset:
@@ -133,11 +151,18 @@ def prepare_prompts(config: RunConfig, tokenizer: Any, template: Any) -> list[Pr
         rows = [rows[index] for index in held_out]
     for report in reports:
         logger.info(report.accounting())
+        for line in cut_warnings(report):
+            logger.warning(line)
     if cut := [row for row in rows if row.lost_tokens]:
         logger.warning(
             "%d prompts were cut to cutoff_len %d, the first: %s", len(cut), config.cutoff_len, cut[0].source
         )
     return rows
+
+
+def _asked(row: Conversation) -> Conversation:
+    """A row without what follows its last answer; one that holds no answer is asked as it is."""
+    return without_trailing(row) if any(message.role == "assistant" for message in row.messages) else row
 
 
 def make_encoder(config: RunConfig, tokenizer: Any, template: Any) -> Encoder:
@@ -166,8 +191,6 @@ def load_datasets(config: RunConfig, encoder: Encoder, names: Sequence[str]) -> 
     Raises:
         DataError: data sets that do not exist, cannot be read, or do not fit the stage.
     """
-    if config.stage != "sft":
-        raise DataError([Problem(f"training data of stage {config.stage} is not built yet", "stage", "stage: sft is")])
     specs = find_specs(config, names)
     if not specs:
         return []
@@ -206,6 +229,17 @@ def _split_and_mix(
     return rows if len(kept) == len(rows) and config.mix_strategy == "concat" else rows.take(kept), held_out
 
 
+def _items(config: RunConfig, encoder: Encoder, rows: TokenizedRows, *, may_pack: bool = True) -> TrainRows:
+    """Rows as the trainer takes them, by what the stage reads."""
+    kind = KIND_OF_STAGE[config.stage]
+    if kind == "text":
+        is_packed = config.packing is not False
+        return TextRows(rows, config.cutoff_len, text_start(encoder.tokenizer), is_packed=is_packed)
+    if kind == "feedback":
+        return JudgedRows(rows, config.cutoff_len)
+    return TrainRows(rows, _packs(config, rows) if may_pack else None)
+
+
 def _packs(config: RunConfig, rows: TokenizedRows) -> list[list[int]] | None:
     if not (config.packing or config.neat_packing):
         return None
@@ -229,12 +263,13 @@ def _eval_rows(
 
 
 def _evaluation(
-    rows: TokenizedRows | dict[str, TokenizedRows] | None,
+    config: RunConfig, encoder: Encoder, rows: TokenizedRows | dict[str, TokenizedRows] | None
 ) -> tuple[TrainRows | dict[str, TrainRows] | None, int]:
     """Rows to evaluate on as the trainer takes them, and how many they are."""
     if isinstance(rows, dict):
-        return {name: TrainRows(part) for name, part in rows.items()}, sum(map(len, rows.values()))
-    return (None, 0) if rows is None else (TrainRows(rows), len(rows))
+        sets = {name: _items(config, encoder, part, may_pack=False) for name, part in rows.items()}
+        return sets, sum(map(len, rows.values()))
+    return (None, 0) if rows is None else (_items(config, encoder, rows, may_pack=False), len(rows))
 
 
 def supervision_report(reports: list[DatasetReport], train: TrainRows | None, eval_rows: int) -> SupervisionReport:
@@ -245,7 +280,7 @@ def supervision_report(reports: list[DatasetReport], train: TrainRows | None, ev
     rows = train.rows
     longest = int(np.argmax(rows.lengths))
     report.train_rows, report.train_items = len(rows), len(train)
-    report.tokens, report.trained_tokens = rows.n_tokens, int(rows.n_trained.sum())
+    report.tokens, report.trained_tokens = rows.n_tokens, train.trained_tokens
     report.longest = (int(rows.lengths[longest]), rows.source(longest))
-    report.example = rows[0]
+    report.example = train.example
     return report

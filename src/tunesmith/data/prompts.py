@@ -1,14 +1,17 @@
-"""Conversations -> prompts to answer and the answers that they hold, for prediction. Reads no files."""
+"""Conversations -> prompts to answer and the answers that they hold: for prediction and for reinforcement learning."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tunesmith.core.errors import TemplateError
-from tunesmith.core.types import Conversation, Message, Segment, Source
+from tunesmith.core.types import IGNORE_INDEX, Conversation, Message, Segment, Source
 from tunesmith.data.render import render_prompt, render_turn
 from tunesmith.data.report import DatasetReport, unwritable
+from tunesmith.data.rows import TrainItem
 from tunesmith.data.template import Template
 from tunesmith.data.tokenize import Encoder, cut_prompt
 
@@ -23,6 +26,7 @@ class PromptRow:
         label_text: the answer that the row holds, without end tokens; empty where it holds none.
         source: where the row comes from.
         lost_tokens: tokens that the prompt lost to `cutoff_len`.
+        asked: content of the last message of the prompt.
     """
 
     input_ids: list[int]
@@ -30,6 +34,45 @@ class PromptRow:
     label_text: str
     source: Source | None = None
     lost_tokens: int = 0
+    asked: str = ""
+
+
+class PromptRows(Sequence[TrainItem]):
+    """Prompts as items for the trainer: nothing of them is trained, answers are made of them in each step.
+
+    Attributes:
+        prompts: the rows.
+        longest: tokens of the longest prompt and of the longest answer that may follow.
+    """
+
+    def __init__(self, prompts: Sequence[PromptRow], answer_tokens: int) -> None:
+        self.prompts = prompts
+        self.longest = max(len(prompt.input_ids) for prompt in prompts) + answer_tokens
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, index: Any) -> Any:
+        place = range(len(self))[index]
+        ids = self.prompts[place].input_ids
+        item: TrainItem = {
+            "input_ids": ids,
+            "labels": [IGNORE_INDEX] * len(ids),
+            "lengths": [len(ids)],
+            "rows": [place],
+        }
+        return item
+
+    def source(self, index: int) -> Source:
+        """File and row number of one prompt."""
+        return self.prompts[index].source or Source("", index + 1)
+
+    def digest(self) -> str:
+        """Identity of the prompts in their order, 64 hex digits."""
+        whole = hashlib.sha256()
+        for prompt in self.prompts:
+            whole.update(repr((prompt.input_ids, prompt.label_text)).encode())
+        return whole.hexdigest()
 
 
 def encode_prompts(
@@ -58,9 +101,12 @@ def encode_prompts(
             label = encoder.tokenizer.decode(_until(label_ids, ends), skip_special_tokens=True)
         kept = ids
         if len(ids) > encoder.cutoff_len:
-            (kept, _), _ = cut_prompt(encoder, one.question, one.prompt.messages[-1].content, encoder.cutoff_len)
+            cut = cut_prompt(encoder, one.question, one.prompt.messages[-1].content, encoder.cutoff_len)
+            kept = cut.ids
+            report.note_cut(one.prompt.source or Source("", 0), not cut.has_header, not cut.has_question)
         text = encoder.tokenizer.decode(kept)
-        rows.append(PromptRow(kept, text, label, one.prompt.source, len(ids) - len(kept)))
+        asked_last = one.prompt.messages[-1].content
+        rows.append(PromptRow(kept, text, label, one.prompt.source, len(ids) - len(kept), asked_last))
     report.kept += len(rows)
     report.truncated += sum(row.lost_tokens > 0 for row in rows)
     return rows

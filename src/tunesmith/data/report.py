@@ -63,6 +63,7 @@ class DatasetReport:
         open_answers: kept rows in which a trained answer does not close with an end token.
         cut_answers: of those, the rows that were cut: truncation took the end token away.
         lost_headers: kept rows whose budget was too small for the assistant's header.
+        lost_questions: kept rows in which nothing is left of a message that an answer follows.
         left_out: rows of weight 0; they are not among the read ones.
         trailing: kept rows whose last messages follow the last answer and were left out.
         masked_answers: answers without loss, since the template writes them otherwise once more follows.
@@ -70,7 +71,8 @@ class DatasetReport:
         path: file or folder of the data set.
         rejects: the first rejected rows; those without a trained token do not crowd out the others.
         reasons: rejected rows by reason.
-        places: (file, row) of the first rows of each kind: `open`, `cut`, and `rejected: ` with the reason.
+        places: (file, row) of the first rows of each kind: `open`, `cut`, `header`, `question`, and `rejected: ` with
+            the reason.
     """
 
     name: str
@@ -87,6 +89,7 @@ class DatasetReport:
     open_answers: int = 0
     cut_answers: int = 0
     lost_headers: int = 0
+    lost_questions: int = 0
     trailing: int = 0
     masked_answers: int = 0
     placeholders: dict[str, int] = field(default_factory=dict)
@@ -112,6 +115,14 @@ class DatasetReport:
         places = self.places.setdefault(kind, [])
         if len(places) < NOTED_ROWS:
             places.append((source.file, source.row))
+
+    def note_cut(self, source: Source, lost_header: bool, lost_question: bool) -> None:
+        """Books what truncation took away beside tokens."""
+        self.lost_headers += lost_header
+        self.lost_questions += lost_question
+        for kind, lost in (("header", lost_header), ("question", lost_question)):
+            if lost:
+                self.note(kind, source)
 
     def keep(self, rows: TokenizedRows, ends: frozenset[int] = frozenset()) -> None:
         """Books kept rows with their tokens; an answer is closed by one of `ends`."""
@@ -237,8 +248,7 @@ def dataset_warnings(report: DatasetReport) -> Iterator[str]:
     if uncut := report.open_answers - report.cut_answers:
         where = f"an answer has no end token ({report.first('open')})"
         yield f"{name}: in {uncut} rows {where}: the model does not learn to stop there; check the template"
-    if report.lost_headers:
-        yield f"{name}: {report.lost_headers} rows were cut into the assistant's header (raise cutoff_len)"
+    yield from cut_warnings(report)
     if report.trailing:
         yield f"{name}: {report.trailing} rows end with tool results, which carry no loss: these are left out"
     if report.masked_answers:
@@ -248,6 +258,16 @@ def dataset_warnings(report: DatasetReport) -> Iterator[str]:
         )
     if report.placeholders:
         yield f"{name}: {_placeholder_advice(report)}"
+
+
+def cut_warnings(report: DatasetReport) -> Iterator[str]:
+    """Rows whose prompts were cut so far that the answer follows something else."""
+    if report.lost_headers:
+        where = f"rows were cut into the assistant's header ({report.first('header')})"
+        yield f"{report.name}: {report.lost_headers} {where}: raise cutoff_len"
+    if report.lost_questions:
+        where = f"nothing is left of what was asked before an answer ({report.first('question')})"
+        yield f"{report.name}: in {report.lost_questions} rows {where}: raise cutoff_len"
 
 
 def _placeholder_advice(report: DatasetReport) -> str:
@@ -262,19 +282,22 @@ def _placeholder_advice(report: DatasetReport) -> str:
 
 
 def example_lines(row: TokenizedRow, decode: Callable[[list[int]], str]) -> list[str]:
-    """One row in full: ids and text of the inputs, ids and text of the labels."""
-    trained = [label for label in row.labels if label != IGNORE_INDEX]
-    return [
-        "training example:",
-        "input_ids:",
-        str(row.input_ids),
-        "inputs:",
-        decode(row.input_ids),
-        "label_ids:",
-        str(row.labels),
-        "labels:",
-        decode(trained),
-    ]
+    """One row in full: ids and text of the inputs, ids and text of the labels; of a pair, both answers."""
+    lines = []
+    names = ("", ", second sequence")
+    for name, (ids, labels) in zip(names, row.sequences(), strict=False):
+        lines += [
+            f"training example{name}:",
+            "input_ids:",
+            str(ids),
+            "inputs:",
+            decode(ids),
+            "label_ids:",
+            str(labels),
+            "labels:",
+            decode([label for label in labels if label != IGNORE_INDEX]),
+        ]
+    return lines
 
 
 def log_report(report: SupervisionReport, decode: Callable[[list[int]], str], logger: Any) -> None:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
@@ -27,9 +28,12 @@ ROW = np.dtype(
         ("lost_trained", "<i4"),
         ("hash", "<u8"),
         ("weight", "<f4"),
+        ("second", "<i4"),
+        ("desirable", "?"),
     ]
 )
-"""What is known of a row: where its tokens are, tokens that carry loss, where it comes from, identity, weight."""
+"""What is known of a row: where its tokens are, tokens that carry loss, where it comes from, identity, weight;
+where its second sequence begins (0: it has one only), and the verdict on its answer."""
 _RELEASE_EVERY = 1 << 22
 
 
@@ -42,6 +46,9 @@ class TrainItem(TypedDict):
         lengths: tokens of each row in the item, sum T; rows must not see each other.
         rows: index of each row, for messages about it.
         weights: how much each row counts; left out where all count 1.
+        seconds: where the second sequence of each row begins; left out where rows are one sequence.
+        desirable: the verdict on each row's answer; left out where nothing was judged.
+        columns: name -> for each row one number for each of its trained tokens, first sequence first.
     """
 
     input_ids: list[int]
@@ -49,6 +56,9 @@ class TrainItem(TypedDict):
     lengths: list[int]
     rows: list[int]
     weights: NotRequired[list[float]]
+    seconds: NotRequired[list[int]]
+    desirable: NotRequired[list[bool]]
+    columns: NotRequired[dict[str, list[list[float]]]]
 
 
 class TokenStore:
@@ -112,7 +122,15 @@ class TokenizedRows(Sequence[TokenizedRow]):
         ids, labels = self.read(place)
         row = self.table[place]
         lost = (int(row["lost"]), int(row["lost_trained"]))
-        return TokenizedRow(ids.tolist(), labels.tolist(), self.source(place), *lost, weight=float(row["weight"]))
+        return TokenizedRow(
+            ids.tolist(),
+            labels.tolist(),
+            self.source(place),
+            *lost,
+            weight=float(row["weight"]),
+            second=int(row["second"]),
+            is_desirable=bool(row["desirable"]),
+        )
 
     @property
     def lengths(self) -> Array:
@@ -169,10 +187,14 @@ class TokenizedRows(Sequence[TokenizedRow]):
 
     def read(self, index: int) -> tuple[Array, Array]:
         """Token ids and labels of one row."""
+        return self.read_part(index, 0, int(self.table[index]["length"]))
+
+    def read_part(self, index: int, first: int, stop: int) -> tuple[Array, Array]:
+        """Token ids and labels of one row between two of its places."""
         row = self.table[index]
         start = int(row["start"])
         store: TokenStore = self.stores[int(row["store"])]
-        return store.read(start, start + int(row["length"]))
+        return store.read(start + first, start + stop)
 
     def input_ids(self, index: int) -> list[int]:
         """Token ids of one row."""
@@ -228,8 +250,9 @@ class RowsBuilder:
 def pack_arrays(rows: Iterable[TokenizedRow]) -> TokenizedRows:
     """Row objects as arrays."""
     rows = list(rows)
-    ids = np.array([token for row in rows for token in row.input_ids], dtype=np.int32)
-    labels = np.array([label for row in rows for label in row.labels], dtype=np.int64)
+    count = sum(len(row.input_ids) for row in rows)
+    ids = np.fromiter(chain.from_iterable(row.input_ids for row in rows), np.int32, count)
+    labels = np.fromiter(chain.from_iterable(row.labels for row in rows), np.int64, count)
     odd_places = np.flatnonzero((labels != IGNORE_INDEX) & (labels != ids))
     names = list(dict.fromkeys(row.source.file if row.source else "" for row in rows))
     place = {name: index for index, name in enumerate(names)}
@@ -241,6 +264,8 @@ def pack_arrays(rows: Iterable[TokenizedRow]) -> TokenizedRows:
     table["lost"] = [row.lost_tokens for row in rows]
     table["lost_trained"] = [row.lost_trained_tokens for row in rows]
     table["weight"] = [row.weight for row in rows]
+    table["second"] = [row.second for row in rows]
+    table["desirable"] = [row.is_desirable for row in rows]
     table["trained"] = _count_trained(labels, table)
     table["hash"] = _hashes(ids, labels, table)
     store = TokenStore(ids, labels == ids, np.stack([odd_places, labels[odd_places]], axis=1))
@@ -252,6 +277,7 @@ def _count_trained(labels: Array, table: Array) -> Array:
     filled = np.flatnonzero(table["length"])
     starts = table["start"][filled]
     carries[starts] = False
+    carries[(table["start"] + table["second"])[filled]] = False
     counts: Array = np.zeros(len(table), dtype=np.int64)
     if len(starts):
         counts[filled] = np.add.reduceat(carries, starts, dtype=np.int64)
@@ -259,15 +285,17 @@ def _count_trained(labels: Array, table: Array) -> Array:
 
 
 def _hashes(ids: Array, labels: Array, table: Array) -> Array:
-    """Eight bytes of blake2b over each row's ids, labels and, where it is not 1, weight."""
+    """Eight bytes of blake2b over each row's ids, labels and, where they are not the usual, its other facts."""
     found: Array = np.empty(len(table), dtype=np.uint64)
     labels = labels.astype(np.int32)
-    borders = zip(table["start"].tolist(), table["length"].tolist(), table["weight"].tolist(), strict=True)
-    for index, (start, length, weight) in enumerate(borders):
+    columns = [table[name].tolist() for name in ("start", "length", "weight", "second", "desirable")]
+    for index, (start, length, weight, second, desirable) in enumerate(zip(*columns, strict=True)):
         whole = hashlib.blake2b(ids[start : start + length].tobytes(), digest_size=8)
         whole.update(labels[start : start + length].tobytes())
         if weight != 1:
             whole.update(repr(weight).encode())
+        if second or not desirable:
+            whole.update(repr((second, desirable)).encode())
         found[index] = int.from_bytes(whole.digest(), "little")
     return found
 
@@ -290,6 +318,28 @@ def concat_rows(parts: Sequence[TokenizedRows]) -> TokenizedRows:
     return TokenizedRows(tuple(stores), np.concatenate(tables) if tables else np.zeros(0, dtype=ROW), files)
 
 
+def as_item(rows: Sequence[TokenizedRow], numbers: Sequence[int]) -> TrainItem:
+    """Rows laid end to end as one item.
+
+    Args:
+        rows: what the item holds.
+        numbers: the number of each in the training set.
+    """
+    item: TrainItem = {
+        "input_ids": [token for row in rows for token in row.input_ids],
+        "labels": [label for row in rows for label in row.labels],
+        "lengths": [len(row.input_ids) for row in rows],
+        "rows": list(numbers),
+    }
+    if any(row.weight != 1 for row in rows):
+        item["weights"] = [float(np.float32(row.weight)) for row in rows]  # as a table keeps it
+    if any(row.second for row in rows):
+        item["seconds"] = [row.second for row in rows]
+    if not all(row.is_desirable for row in rows):
+        item["desirable"] = [row.is_desirable for row in rows]
+    return item
+
+
 class TrainRows(Sequence[TrainItem]):
     """A map-style data set of items for the trainer; plain rows, or packs of rows.
 
@@ -308,17 +358,7 @@ class TrainRows(Sequence[TrainItem]):
     def __getitem__(self, index: Any) -> Any:
         place = range(len(self))[index]
         members = [place] if self.packs is None else self.packs[place]
-        pairs = [self.rows.read(member) for member in members]
-        item: TrainItem = {
-            "input_ids": [token for ids, _ in pairs for token in ids.tolist()],
-            "labels": [label for _, labels in pairs for label in labels.tolist()],
-            "lengths": [len(ids) for ids, _ in pairs],
-            "rows": list(members),
-        }
-        weights = self.rows.table["weight"][list(members)].tolist()
-        if any(weight != 1 for weight in weights):
-            item["weights"] = weights
-        return item
+        return as_item([self.rows[member] for member in members], members)
 
     @property
     def tokens(self) -> Array:
@@ -332,6 +372,17 @@ class TrainRows(Sequence[TrainItem]):
     def longest(self) -> int:
         """Tokens of the longest row, 0 where there is none."""
         return int(self.rows.lengths.max(initial=0))
+
+    @property
+    def example(self) -> TokenizedRow:
+        """The first row, as it is shown before training."""
+        row: TokenizedRow = self.rows[0]
+        return row
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens that carry loss."""
+        return int(self.rows.n_trained.sum())
 
     def digest(self) -> str:
         """Identity of the rows in their order."""

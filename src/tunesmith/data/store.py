@@ -21,6 +21,7 @@ from tunesmith.data.rows import ROW, TokenizedRows, TokenStore
 STATE = "state.json"
 FILES = ("ids", "trained", "odd", "rows")
 _TYPES: dict[str, Any] = {"ids": np.int32, "trained": np.bool_, "odd": np.int64, "rows": ROW}
+_LAYOUT: list[str] = list(ROW.names or ())
 _CHUNK = 1 << 20
 IN_MEMORY_BYTES = 1 << 24
 """Token ids up to this size are read into memory; more are mapped."""
@@ -81,7 +82,8 @@ class StoreWriter:
             handle.flush()
             os.fsync(handle.fileno())
         self.facts = facts
-        state = {"facts": facts, "sizes": self._sizes, "sums": self._sums, "files": self._names}
+        sizes = {"sizes": self._sizes, "sums": self._sums, "files": self._names}
+        state = {"facts": facts, "table": _LAYOUT, **sizes}
         write_atomic(self._folder / STATE, json.dumps(state))
 
     def close(self) -> None:
@@ -91,6 +93,8 @@ class StoreWriter:
 
 def _read_state(folder: Path) -> dict[str, Any]:
     state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    if state.get("table") != _LAYOUT:
+        raise ValueError("another version of tunesmith wrote it")
     return state
 
 

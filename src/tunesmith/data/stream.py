@@ -12,15 +12,18 @@ import numpy as np
 
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.log import get_logger
-from tunesmith.core.types import Conversation, Source, TokenizedRow
+from tunesmith.core.types import Example, Source, TokenizedRow
 from tunesmith.data import cache
 from tunesmith.data.catalog import DatasetSpec
 from tunesmith.data.dataset import book_rows, cache_key, encoder_version, end_ids
 from tunesmith.data.examples import book_example, select_places
+from tunesmith.data.formats import KIND_OF_STAGE
+from tunesmith.data.mismatch import partner_of, prompt_key, with_mismatch
 from tunesmith.data.mix import mix_rows, split_validation
 from tunesmith.data.raw_rows import RawRows
 from tunesmith.data.report import DatasetReport, example_lines, raise_rejects
-from tunesmith.data.rows import RowsBuilder, TokenizedRows, TrainItem, pack_arrays
+from tunesmith.data.rows import RowsBuilder, TokenizedRows, TrainItem, as_item, pack_arrays
+from tunesmith.data.texts import pieces_of, text_start
 from tunesmith.data.tokenize import Encoder
 
 if TYPE_CHECKING:
@@ -84,12 +87,38 @@ class StreamRows(Sequence[TrainItem]):
         self._note(indices)
         numbers = [int(self._order[index]) for index in indices]
         found = self.tokenize(numbers)
-        return [_item(index, found.get(number)) for index, number in zip(indices, numbers, strict=True)]
+        return [self._item(index, found.get(number)) for index, number in zip(indices, numbers, strict=True)]
+
+    def _item(self, index: int, row: TokenizedRow | None) -> TrainItem:
+        kind, cutoff_len = KIND_OF_STAGE[self._config.stage], self._encoder.cutoff_len
+        if row is None:
+            return as_item([], [])
+        if kind == "text":
+            pieces = pieces_of(row, cutoff_len, text_start(self._encoder.tokenizer))
+            return as_item(pieces, [index] * len(pieces))
+        return as_item([self._beside_another(index, row) if kind == "feedback" else row], [index])
+
+    def _beside_another(self, index: int, row: TokenizedRow) -> TokenizedRow:
+        """The row with a mismatched answer, the same one as without streaming."""
+        seen = {index: row}
+
+        def key(place: int) -> bytes | None:
+            if place not in seen:
+                number = int(self._order[place])
+                found = self.tokenize([number]).get(number)
+                if found is None:
+                    return None
+                seen[place] = found
+            return prompt_key(seen[place])
+
+        partner = partner_of(index, len(self), key)
+        return with_mismatch(row, seen[partner], self._encoder.cutoff_len)
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest row there may be."""
-        return self._encoder.cutoff_len
+        """Tokens of the longest item there may be."""
+        sequences = 2 if KIND_OF_STAGE[self._config.stage] in ("preference", "feedback") else 1
+        return sequences * self._encoder.cutoff_len
 
     def digest(self) -> str:
         """Identity of the rows in their order: content of the files, what makes tokens of it, the choice of rows."""
@@ -149,14 +178,14 @@ class StreamRows(Sequence[TrainItem]):
     def _tokenize_part(self, part: _Part, places: list[int], report: DatasetReport) -> dict[int, TokenizedRow]:
         """The usable rows by place; all of them booked in `report`."""
         rejected = report.rejected
-        examples: list[Conversation] = []
+        examples: list[Example] = []
         place_of: dict[Source | None, int] = {}
         for place in places:
             example = book_example(part.rows[place], part.spec, self._config.stage, report)
-            if isinstance(example, Conversation):
+            if example is not None:
                 examples.append(example)
                 place_of[example.source] = place
-        rows = book_rows(examples, self._encoder, report)
+        rows = book_rows(examples, self._encoder, self._config.stage, report)
         arrays = pack_arrays(rows)
         report.keep(arrays, self._ends)
         if report.rejected > rejected and not self._config.skip_bad_rows:
@@ -222,17 +251,3 @@ def _open_part(spec: DatasetSpec, config: RunConfig) -> _Part:
     if spec.split != "train" or spec.num_samples is not None:
         places = np.asarray(select_places(spec, len(rows), config.seed), dtype=np.int64)
     return _Part(spec, rows, places[: config.max_samples], report, bytearray(len(rows)))
-
-
-def _item(index: int, row: TokenizedRow | None) -> TrainItem:
-    if row is None:
-        return {"input_ids": [], "labels": [], "lengths": [], "rows": []}
-    item: TrainItem = {
-        "input_ids": row.input_ids,
-        "labels": row.labels,
-        "lengths": [len(row.input_ids)],
-        "rows": [index],
-    }
-    if row.weight != 1:
-        item["weights"] = [float(np.float32(row.weight))]  # as it is kept without streaming
-    return item

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,8 +15,31 @@ from tunesmith.data.render import Turn, render, render_turns
 from tunesmith.data.settings import RenderSettings, TokenNames, token_names
 from tunesmith.data.template import Template
 
-LOST_HEADER = "lost_header"
+LOST_HEADER, LOST_QUESTION = "lost_header", "lost_question"
 _Encoded = tuple[list[int], list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class CutPrompt:
+    """What is left of a prompt.
+
+    Attributes:
+        ids: token ids.
+        labels: of the same length.
+        has_header: the template's text that ends it is there as a whole.
+        has_question: something of the last message is there, or there was nothing in it.
+    """
+
+    ids: list[int]
+    labels: list[int]
+    has_header: bool
+    has_question: bool
+
+    @property
+    def marks(self) -> dict[str, bool]:
+        """What `TokenizedRow.extra` says of it."""
+        lost = {LOST_HEADER: not self.has_header, LOST_QUESTION: not self.has_question}
+        return {name: True for name, is_lost in lost.items() if is_lost}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +51,17 @@ class Encoder:
         template: how conversations are written.
         settings: choices of the run.
         cutoff_len: tokens of the longest row.
+        names: of bos and eos.
     """
 
     tokenizer: Any
     template: Template | AutoTemplate
     settings: RenderSettings
     cutoff_len: int
+    names: TokenNames = field(init=False)
 
-    @property
-    def names(self) -> TokenNames:
-        """Names of bos and eos."""
-        return token_names(self.tokenizer, self.template)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", token_names(self.tokenizer, self.template))
 
     def segments(self, conversation: Conversation) -> list[Segment]:
         """The whole conversation, rendered.
@@ -86,7 +109,7 @@ def cut_row(encoder: Encoder, conversation: Conversation, whole: TokenizedRow) -
     kept = share_turns(sizes, encoder.cutoff_len, int(efficient), encoder.settings.mask_history)
     ids: list[int] = []
     labels: list[int] = []
-    lost_header = False
+    extra: dict[str, bool] = {}
     owes_eos = False
     asked = _asked_texts(conversation, len(bare))
     for index, (turn, (keep_source, keep_target)) in enumerate(zip(bare, kept, strict=True)):
@@ -94,8 +117,9 @@ def cut_row(encoder: Encoder, conversation: Conversation, whole: TokenizedRow) -
         if not keep_source and not keep_target:
             continue
         if keep_source < len(prompt[0]):
-            prompt, has_header = cut_prompt(encoder, turn.prompt, asked[index], keep_source)
-            lost_header = lost_header or not has_header
+            cut = cut_prompt(encoder, turn.prompt, asked[index], keep_source)
+            prompt = (cut.ids, cut.labels)
+            extra |= cut.marks
         start = len(ids)
         ids += prompt[0] + answer[0][:keep_target]
         labels += prompt[1] + answer[1][:keep_target]
@@ -106,7 +130,6 @@ def cut_row(encoder: Encoder, conversation: Conversation, whole: TokenizedRow) -
         ids.append(eos)
         labels.append(eos)
     row = TokenizedRow(ids, labels, conversation.source, weight=conversation.weight)
-    extra = {LOST_HEADER: True} if lost_header else {}
     return replace(
         row,
         lost_tokens=len(whole.input_ids) - len(ids),
@@ -123,8 +146,8 @@ def _without_eos(turn: Turn, is_last: bool) -> Turn:
     return Turn(turn.prompt, answer)
 
 
-def cut_prompt(encoder: Encoder, prompt: Sequence[Segment], asked: str, keep: int) -> tuple[_Encoded, bool]:
-    """The first tokens of a prompt and all of the template's text that ends it; False where not even that fits.
+def cut_prompt(encoder: Encoder, prompt: Sequence[Segment], asked: str, keep: int) -> CutPrompt:
+    """The first tokens of a prompt and all of the template's text that ends it.
 
     Args:
         encoder: tokenizer and template.
@@ -132,22 +155,24 @@ def cut_prompt(encoder: Encoder, prompt: Sequence[Segment], asked: str, keep: in
         asked: content of its last message; `auto` templates do not say where their own text begins.
         keep: tokens there is room for.
     """
-    cut = len(prompt)
+    text = "".join(part.text for part in prompt)
+    content = asked.strip()
+    start = text.rfind(content) if content else -1
     if isinstance(encoder.template, Template):
+        cut = len(prompt)
         while cut and prompt[cut - 1].literal:
             cut -= 1
         parts = [prompt[:cut], prompt[cut:]]
     else:
-        text = "".join(part.text for part in prompt)
-        content = asked.strip()
-        place = text.rfind(content) + len(content) if content and content in text else len(text)
+        place = start + len(content) if start >= 0 else len(text)
         parts = [_between(prompt, 0, place), _between(prompt, place, len(text))]
-    (head, head_labels), (tail, tail_labels) = encoder.encode(parts)
+    (head, head_labels), (tail, tail_labels), (before, _) = encoder.encode([*parts, _between(prompt, 0, max(start, 0))])
     if len(tail) > keep:
-        start = len(tail) - keep
-        return (tail[start:], tail_labels[start:]), False
+        rest = len(tail) - keep
+        return CutPrompt(tail[rest:], tail_labels[rest:], has_header=False, has_question=not content)
     room = keep - len(tail)
-    return (head[:room] + tail, head_labels[:room] + tail_labels), True
+    has_question = start < 0 or room > len(before)
+    return CutPrompt(head[:room] + tail, head_labels[:room] + tail_labels, True, has_question)
 
 
 def _asked_texts(conversation: Conversation, count: int) -> list[str]:
@@ -215,11 +240,6 @@ def _between(segments: Sequence[Segment], start: int, stop: int) -> tuple[Segmen
     return tuple(found)
 
 
-def n_lost_headers(rows: Sequence[TokenizedRow]) -> int:
-    """How many rows were cut into the assistant's header."""
-    return sum(LOST_HEADER in row.extra for row in rows)
-
-
 def is_trained(row: TokenizedRow) -> bool:
-    """Whether the row teaches anything."""
-    return any(label != IGNORE_INDEX for label in row.labels[1:])
+    """Whether each sequence of the row teaches anything."""
+    return all(any(label != IGNORE_INDEX for label in labels[1:]) for _, labels in row.sequences())

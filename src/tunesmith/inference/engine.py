@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tunesmith.config.schema import RunConfig
+    from tunesmith.inference.scoring import Score, ScoreRequest
 
 FinishReason = Literal["stop", "length"]
 Constraint = Callable[[Sequence[int]], Any]
@@ -253,6 +254,14 @@ class Engine(Protocol):
         """Yields (index of the request, a completion) as answers finish, in any order; n answers give n pairs."""
         ...
 
+    def score(self, requests: Sequence[ScoreRequest], adapter: str | None = None) -> Iterator[tuple[int, Score]]:
+        """Yields (index of the request, log-probabilities of its tokens), in any order; nothing is generated.
+
+        Raises:
+            ModelError: a request is empty or longer than the context, or this engine cannot score.
+        """
+        ...
+
     def stream(self, request: GenerationRequest) -> Iterator[Delta]:
         """Yields the answer as it is made; closing the iterator stops the work."""
         ...
@@ -291,6 +300,10 @@ class SteppedEngine:
     def replace_adapter(self, name: str, path: Path) -> None:
         """Refused unless the engine can."""
         self.add_adapter(name, path)
+
+    def score(self, requests: Sequence[ScoreRequest], adapter: str | None = None) -> Iterator[tuple[int, Score]]:
+        """Refused unless the engine can."""
+        raise ModelError("this engine gives no log-probabilities of given tokens; set infer_backend: huggingface")
 
     def remove_adapter(self, name: str) -> None:
         """Refused: there is none."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Iterator
+from collections.abc import Sequence as SequenceOf
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from tunesmith.inference.keys_values import PrefixCache
 from tunesmith.inference.line import LineForward, probe_sequence
 from tunesmith.inference.padded import PaddedForward
 from tunesmith.inference.schedule import Limits, Scheduler
+from tunesmith.inference.scoring import PromptScorer, Score, ScoreRequest, check_requests
 from tunesmith.inference.sequence import Decode, Sequence
 from tunesmith.models.forward import base_model_of
 from tunesmith.models.live_adapter import AdapterHooks, LiveAdapter, load_live_adapter
@@ -181,6 +184,20 @@ class HuggingFaceEngine(SteppedEngine):
     def forget_prefixes(self) -> None:
         """Empties the prefix cache: for measurements, and to give its memory back."""
         self._schedule.forget_all()
+
+    def score(self, requests: SequenceOf[ScoreRequest], adapter: str | None = None) -> Iterator[tuple[int, Score]]:
+        """Yields (index of the request, its log-probabilities), in any order; nothing is generated.
+
+        Args:
+            requests: `batch_size` of them go through the model together; common beginnings are read once.
+            adapter: name of a live adapter.
+
+        Raises:
+            ModelError: a request that is empty or longer than the context.
+        """
+        check_requests(requests, self.context)
+        chosen = self._adapter(adapter) if adapter is not None else None
+        yield from PromptScorer(self._forward, self.batch_size, chosen).score(requests)
 
     # ---- adapters
 

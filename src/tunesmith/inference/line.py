@@ -102,14 +102,15 @@ class LineForward:
         return max(float((got - want).norm() / want.norm()) for got, want in pairs)
 
     @torch.inference_mode()
-    def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
+    def forward(self, chunks: Sequence[Chunk], counts: Sequence[int] | None = None) -> torch.Tensor:
         """Runs the model on chunks and stores their keys and values.
 
         Args:
             chunks: of different sequences.
+            counts: of how many of its last tokens each chunk wants logits; None: of one where the chunk `is_last`.
 
         Returns:
-            (N, V) logits, one row for each chunk that `is_last`, in the order given.
+            (N, V) logits, chunk after chunk in the order given.
         """
         # Tokens of one adapter stand together: its part is one product for all of them.
         order = sorted(range(len(chunks)), key=lambda i: chunks[i].sequence.key or 0)
@@ -128,7 +129,8 @@ class LineForward:
             _extend_spans(spans, Span(place, place + chunk.n_tokens, sequence.adapter))
             place += chunk.n_tokens
             ends[i] = place - 1
-        wanted = [ends[i] for i, chunk in enumerate(chunks) if chunk.is_last]
+        counts = [int(chunk.is_last) for chunk in chunks] if counts is None else counts
+        wanted = [place for i, count in enumerate(counts) for place in range(ends[i] + 1 - count, ends[i] + 1)]
         with self._switched(), self._hooks.active(spans, place):
             return self._run(np.concatenate(ids), np.concatenate(positions), rows, wanted)
 

@@ -16,7 +16,7 @@ from tunesmith.core.errors import ModelError
 from tunesmith.inference.sequence import Chunk
 from tunesmith.inference.sequence import Sequence as Row
 from tunesmith.models.forward import base_model_of
-from tunesmith.models.live_adapter import AdapterHooks, Span
+from tunesmith.models.live_adapter import AdapterHooks, LiveAdapter, Span
 
 
 class PaddedForward:
@@ -95,6 +95,25 @@ class PaddedForward:
         if self._cache is None:
             raise ModelError("this model gives back no cache of keys and values: Tunesmith cannot answer with it yet")
         return output.logits[:, -1]
+
+    @torch.inference_mode()
+    def whole(
+        self, rows: Sequence[Sequence[int]], counts: Sequence[int], adapter: LiveAdapter | None
+    ) -> list[torch.Tensor]:
+        """Logits (count, V) of the last tokens of each row, of `rows` run together from their beginnings, no cache."""
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), self._pad)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+        mask = (torch.arange(width) < torch.tensor([len(row) for row in rows])[:, None]).long()
+        with self._hooks.active([Span(0, ids.numel(), adapter)], ids.numel()):
+            output = self._model(
+                input_ids=ids.to(self._device),
+                attention_mask=None if bool(mask.all()) else mask.to(self._device),
+                use_cache=False,
+            )
+        pairs = zip(output.logits, rows, counts, strict=True)
+        return [logits[len(row) - count : len(row)] for logits, row, count in pairs]
 
     def check(self, sequence: Row) -> None:
         """Runs a sequence for its errors alone."""

@@ -1,4 +1,4 @@
-"""What is trained: LoRA adapters, some layers, or everything; and adapters put on, merged or continued."""
+"""What is trained: an adapter, some layers, or everything; and adapters put on, merged or continued."""
 
 from __future__ import annotations
 
@@ -10,71 +10,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from tunesmith.config.result import ADAPTER_TYPES
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import ModelError
-from tunesmith.core.lazy import nearest
 from tunesmith.core.log import get_logger
+from tunesmith.models import pissa
+from tunesmith.models.freeze import freeze
+from tunesmith.models.new_adapter import new_adapter_config
+from tunesmith.models.patches.oft_dropout import drop_rotations
+from tunesmith.models.targets import find_targets, module_names
 
 logger = get_logger(__name__)
-
-
-def linear_names(model: nn.Module) -> list[str]:
-    """Leaf names of every linear layer but the output head: what `lora_target: all` means."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    names = {
-        name.rsplit(".", 1)[-1]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
-    }
-    return sorted(names)
-
-
-def _check_names(wanted: Iterable[str], key: str, model: nn.Module) -> list[str]:
-    """Refuses names that match no module: an adapter that hangs nowhere trains nothing."""
-    parts = {part for name, _ in model.named_modules() for part in (name, name.rsplit(".", 1)[-1]) if part}
-    wanted = list(wanted)
-    for name in wanted:
-        if name not in parts and not any(part.endswith("." + name) for part in parts):
-            guess = nearest(name, parts)
-            hint = f"; did you mean {guess!r}?" if guess else ""
-            raise ModelError(f"{key}: this model has no module named {name!r}{hint} (linear: {linear_names(model)})")
-    return wanted
-
-
-def lora_config(config: RunConfig, model: nn.Module, new_ids: list[int]) -> Any:
-    """The peft LoraConfig that the keys `lora_*`, `use_dora`, `use_rslora`, `additional_target` describe.
-
-    Tokens that the run adds get trainable rows of their own; the rest of the embedding stays frozen and tied heads stay
-    tied.
-    """
-    from peft import LoraConfig, TaskType
-
-    targets = linear_names(model) if "all" in config.lora_target else list(config.lora_target)
-    targets = _check_names(targets, "lora_target", model)
-    additional = _check_names(config.additional_target, "additional_target", model)
-    embedding, head = _leaf_of(model, model.get_input_embeddings()), _leaf_of(model, model.get_output_embeddings())
-    indices: Any = None
-    if new_ids and embedding and embedding not in additional:
-        indices = {embedding: new_ids}
-        if head and head not in additional and not model.config.get_text_config().tie_word_embeddings:
-            indices[head] = new_ids
-    return LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha or 2 * config.lora_rank,
-        lora_dropout=config.lora_dropout,
-        target_modules=targets,
-        modules_to_save=additional or None,
-        use_rslora=config.use_rslora,
-        use_dora=config.use_dora,
-        trainable_token_indices=indices,
-        ensure_weight_tying=bool(model.config.get_text_config().tie_word_embeddings and additional),
-    )
-
-
-def _leaf_of(model: nn.Module, wanted: nn.Module | None) -> str | None:
-    """The last part of a module's name, as peft's keys want it."""
-    return next((name.rsplit(".", 1)[-1] for name, module in model.named_modules() if module is wanted), None)
 
 
 def load_adapter(model: nn.Module, path: Path, *, trainable: bool = False) -> Any:
@@ -83,19 +29,41 @@ def load_adapter(model: nn.Module, path: Path, *, trainable: bool = False) -> An
     Raises:
         ModelError: the folder holds no adapter, or weights are missing, unexpected or of another shape.
     """
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
 
     if not (path / "adapter_config.json").is_file():
         raise ModelError(f"adapter_name_or_path: {path} holds no adapter_config.json; give the folder a training wrote")
     try:
+        settings = PeftConfig.from_pretrained(str(path))
+        kept, start = getattr(settings, "init_lora_weights", None), pissa.read_start(path)
+        if start is not None and pissa.is_pissa(settings):
+            settings.init_lora_weights = True  # the start is known: none is to be computed
         with warnings.catch_warnings():
             # peft only warns of what _check_complete refuses.
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
-            loaded = PeftModel.from_pretrained(model, str(path), is_trainable=trainable)
-    except (RuntimeError, ValueError, KeyError) as error:
+            loaded = PeftModel.from_pretrained(model, str(path), is_trainable=trainable, config=settings)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"adapter {path} does not fit this base model: {str(error).splitlines()[0]}") from error
     _check_complete(loaded, path)
+    if isinstance(kept, str) and kept.startswith("pissa"):
+        _restore_pissa(loaded, path, kept, start)
     return loaded
+
+
+def _restore_pissa(model: Any, path: Path, kept: str, start: pissa.Start | None) -> None:
+    """Takes the principal part out of the base, as it was when the adapter was trained."""
+    if start is None:
+        if "niter" in kept:
+            logger.warning(
+                "the PiSSA adapter %s came without %s: its start is computed again by a random decomposition, so "
+                "answers may differ from those in training",
+                path,
+                pissa.START,
+            )
+        return
+    pissa.take_out(model, start, fill=False)
+    model.active_peft_config.init_lora_weights = kept
+    pissa.save_with_start(model, start)
 
 
 def _check_complete(loaded: Any, path: Path) -> None:
@@ -132,6 +100,7 @@ def apply_finetuning(
     new_ids: list[int],
     trained_dtype: torch.dtype,
     adapters: Sequence[Path] = (),
+    resume: Path | None = None,
 ) -> nn.Module:
     """Makes the right weights trainable and all others frozen.
 
@@ -142,14 +111,16 @@ def apply_finetuning(
         trained_dtype: dtype of trained weights.
         adapters: folders of `adapter_name_or_path`: the last one is continued, the others are merged into the base;
             all are merged with `create_new_adapter`.
+        resume: checkpoint whose weights are loaded afterwards; an adapter starts as it started there.
 
     Returns:
-        The model to train (a PeftModel for LoRA).
+        The model to train (a PeftModel for adapters).
     """
-    if config.finetuning_type == "lora":
-        model = _apply_lora(model, config, new_ids, adapters)
+    if config.finetuning_type in ADAPTER_TYPES:
+        model = _apply_adapter(model, config, new_ids, adapters, resume)
+        drop_rotations(model, getattr(model.active_peft_config, "module_dropout", 0.0))
     elif config.finetuning_type == "freeze":
-        _apply_freeze(model, config)
+        freeze(model, config)
     else:
         model.requires_grad_(True)
     for parameter in model.parameters():
@@ -158,46 +129,64 @@ def apply_finetuning(
     return model
 
 
-def _apply_lora(model: nn.Module, config: RunConfig, new_ids: list[int], paths: Sequence[Path]) -> nn.Module:
+def _apply_adapter(
+    model: nn.Module, config: RunConfig, new_ids: list[int], paths: Sequence[Path], resume: Path | None
+) -> nn.Module:
     from peft import get_peft_model
 
     if paths and not config.create_new_adapter:
         model = merge_adapters(model, paths[:-1])
         logger.info("continuing adapter %s", paths[-1])
-        return load_adapter(model, paths[-1], trainable=True)
+        return _continue(model, config, paths[-1])
     model = merge_adapters(model, paths)
-    return get_peft_model(model, lora_config(config, model, new_ids), autocast_adapter_dtype=False)
+    settings = new_adapter_config(config, model, new_ids)
+    if not config.pissa_init:
+        return get_peft_model(model, settings, autocast_adapter_dtype=False)
+    kept, settings.init_lora_weights = settings.init_lora_weights, True
+    peft_model = get_peft_model(model, settings, autocast_adapter_dtype=False)
+    start = (pissa.read_start(resume) if resume else None) or pissa.principal_parts(peft_model, config.pissa_iter)
+    pissa.take_out(peft_model, start, fill=True)
+    settings.init_lora_weights = kept
+    pissa.save_with_start(peft_model, start)
+    return peft_model
 
 
-def _layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The list of decoder layers, by name: the longest ModuleList of the model."""
-    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    if not lists:
-        raise ModelError("finetuning_type: freeze finds no list of layers in this model; use lora or full")
-    return max(lists, key=lambda item: len(item[1]))
+_FIXED = {
+    "lora": {
+        "lora_rank": "r",
+        "lora_alpha": "lora_alpha",
+        "lora_dropout": "lora_dropout",
+        "use_rslora": "use_rslora",
+        "use_dora": "use_dora",
+    },
+    "oft": {"oft_rank": "r", "oft_block_size": "oft_block_size", "module_dropout": "module_dropout"},
+}
+"""Type -> key -> field of peft's configuration that it is when an adapter starts."""
 
 
-def _apply_freeze(model: nn.Module, config: RunConfig) -> None:
-    prefix, layers = _layers(model)
-    count = config.freeze_trainable_layers
-    if count == 0 or abs(count) > len(layers):
-        raise ModelError(f"freeze_trainable_layers: {count} is not within 1..{len(layers)} (or -{len(layers)}..-1)")
-    chosen = range(len(layers) - count, len(layers)) if count > 0 else range(-count)
-    inner = {name for name, _ in layers[0].named_modules() if name} | {name for name, _ in layers[0].named_parameters()}
-    inner |= {part for name in inner for part in name.split(".")}
-    wanted = config.freeze_trainable_modules
-    for name in () if "all" in wanted else wanted:
-        if name not in inner:
-            raise ModelError(f"freeze_trainable_modules: no module {name!r} in a layer; there are {sorted(inner)}")
-    extra = _check_names(config.freeze_extra_modules, "freeze_extra_modules", model)
-    model.requires_grad_(False)
-    for name, parameter in model.named_parameters():
-        parts = name.split(".")
-        is_inside = name.startswith(f"{prefix}.")
-        is_chosen = is_inside and any(name.startswith(f"{prefix}.{index}.") for index in chosen)
-        in_layer = is_chosen and ("all" in wanted or any(part in wanted for part in parts))
-        is_extra = not is_inside and any(part in extra for part in parts)
-        parameter.requires_grad_(in_layer or is_extra)
+def _continue(model: nn.Module, config: RunConfig, path: Path) -> Any:
+    """An adapter that is trained on keeps its shape; keys that ask for another one would change nothing."""
+    key = f"{config.finetuning_type}_target"
+    asked = None
+    if key in config.explicit:
+        asked = set(module_names(find_targets(getattr(config, key), key, model), model))
+    loaded = load_adapter(model, path, trainable=True)
+    settings = loaded.active_peft_config
+    kind = str(settings.peft_type.value).lower()
+    fix = "or train a new adapter on top: create_new_adapter: true"
+    if kind != config.finetuning_type:
+        raise ModelError(
+            f"finetuning_type: {config.finetuning_type}, but the adapter {path} that is trained on is of type {kind}; "
+            f"set it to that, {fix}"
+        )
+    for name, field in _FIXED[kind].items():
+        wished, has = getattr(config, name), getattr(settings, field)
+        if name in config.explicit and wished != has:
+            raise ModelError(f"{name}: {wished}, but the adapter {path} that is trained on has {has}; drop it, {fix}")
+    adapted = {name for name, module in loaded.get_base_model().named_modules() if hasattr(module, "base_layer")}
+    if asked is not None and asked != {name for name in adapted if not name.endswith(("experts", ".base_layer"))}:
+        raise ModelError(f"{key}: the adapter {path} that is trained on has other modules; drop the key, {fix}")
+    return loaded
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

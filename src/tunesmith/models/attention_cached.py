@@ -28,7 +28,10 @@ class CachedRow(Protocol):
     end: int
 
     def extend(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Stores keys (Hkv, n, D) and values (Hkv, n, Dv) of the row; returns all, (Hkv, L, D) and (Hkv, L, Dv)."""
+        """Stores keys (Hkv, n, D) and values (Hkv, n, Dv) of the row; returns all, (Hkv, L, D) and (Hkv, L, Dv).
+
+        What it returns holds until the next row is extended: rows that share a beginning write over each other's ends.
+        """
         ...
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,15 +22,18 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Rows laid end to end.
+    """Sequences laid end to end: one row each, or the sequences of a row beside each other.
 
     Attributes:
         input_ids: (T,) token ids.
-        position_ids: (T,) restart at 0 in each row.
-        row_lengths: tokens of each row, sum T.
+        position_ids: (T,) restart at 0 in each sequence.
+        row_lengths: tokens of each sequence, sum T.
         positions: (N,) indices into T of the tokens that predict a trained token.
         targets: (N,) the token ids that they should predict.
         weights: (N,) factor on the loss of each; None where all are 1.
+        sequence_of: (N,) the sequence that each target is in, counted from 0, ascending; None where nobody asks.
+        per_target: name -> (N,) numbers that came with the targets.
+        per_row: name -> (R,) what is known of each row: `weight`, `desirable`.
     """
 
     input_ids: torch.Tensor
@@ -39,6 +42,9 @@ class MicroBatch:
     positions: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor | None = None
+    sequence_of: torch.Tensor | None = None
+    per_target: dict[str, torch.Tensor] = field(default_factory=dict)
+    per_row: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def n_items(self) -> float:
@@ -47,11 +53,28 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same batch with its tensors on `device`."""
-        moved = (t.to(device) for t in (self.input_ids, self.position_ids))
-        input_ids, position_ids = moved
-        weights = None if self.weights is None else self.weights.to(device)
-        positions, targets = self.positions.to(device), self.targets.to(device)
-        return MicroBatch(input_ids, position_ids, self.row_lengths, positions, targets, weights)
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            position_ids=self.position_ids.to(device),
+            positions=self.positions.to(device),
+            targets=self.targets.to(device),
+            weights=None if self.weights is None else self.weights.to(device),
+            sequence_of=None if self.sequence_of is None else self.sequence_of.to(device),
+            per_target={name: values.to(device) for name, values in self.per_target.items()},
+            per_row={name: values.to(device) for name, values in self.per_row.items()},
+        )
+
+    def apart(self) -> Iterator[MicroBatch]:
+        """Each sequence as what a model reads of it alone, in order."""
+        start, taken = 0, 0
+        for length in self.row_lengths:
+            tokens = slice(start, start + length)
+            until = int((self.positions < start + length).sum())
+            chosen = slice(taken, until)
+            ids, places = self.input_ids[tokens], self.position_ids[tokens]
+            yield MicroBatch(ids, places, (length,), self.positions[chosen] - start, self.targets[chosen])
+            start, taken = start + length, until
 
 
 def base_model_of(model: nn.Module) -> nn.Module:
@@ -66,11 +89,21 @@ def base_model_of(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _identity_head(head: nn.Module) -> Iterator[None]:
-    """Makes the head return its input while a forward pass runs; the module tree and its parameters stay."""
-    head.forward = lambda hidden, *_, **__: hidden
+def _identity_head(head: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Makes the head return its input while a forward pass runs; the module tree and its parameters stay.
+
+    Yields:
+        A list that the input is put into.
+    """
+    seen: list[torch.Tensor] = []
+
+    def keep(hidden: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        seen.append(hidden)
+        return hidden
+
+    head.forward = keep
     try:
-        yield
+        yield seen
     finally:
         del head.forward
 
@@ -81,9 +114,13 @@ class HiddenForward:
     For models whose logits are just `head(hidden)` (checked by numbers on a probe, not by name), `__call__` gives
     hidden states and `head` the module to apply. Models that do more after the head (soft caps, scaling) get a head
     that is the identity, and `__call__` gives their own logits at the chosen positions.
+
+    Args:
+        model: wrapped or not.
+        reads_hidden: hidden states are what is wanted, whatever the model does to its logits.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, reads_hidden: bool = False) -> None:
         base = base_model_of(model)
         self._output_head: nn.Module = base.get_output_embeddings()
         parameters = inspect.signature(base.forward).parameters
@@ -92,8 +129,9 @@ class HiddenForward:
         implementation = getattr(base.config, "_attn_implementation", None)
         self.lays_rows_end_to_end = takes_any and implementation in _VARLEN_IMPLEMENTATIONS
         self._is_flash = str(implementation).startswith("flash")
+        self._reads_hidden = reads_hidden
         self.is_plain_head = False
-        self.is_plain_head = self._probe(model, base)
+        self.is_plain_head = reads_hidden or self._probe(model, base)
         self.head: Any = self._output_head if self.is_plain_head else nn.Identity()
         if not self.is_plain_head:
             logger.info("this model transforms its logits after the head: they are computed whole for trained tokens")
@@ -137,15 +175,20 @@ class HiddenForward:
 
         Args:
             model: the model, wrapped or not.
-            batch: rows end to end; a single row unless `lays_rows_end_to_end`.
+            batch: sequences end to end; one after the other where the model cannot take them so.
 
         Returns:
             (N, H) hidden states at `batch.positions`; (N, V) logits where `is_plain_head` is False.
         """
+        if len(batch.row_lengths) > 1 and not self.lays_rows_end_to_end:
+            return torch.cat([self(model, alone) for alone in batch.apart()])
         if not self.is_plain_head:
             return self._call(model, batch)
-        with _identity_head(self._output_head):
-            return self._call(model, batch)
+        with _identity_head(self._output_head) as seen:
+            hidden = self._call(model, batch)
+        if not self._reads_hidden:
+            return hidden
+        return seen[0][0] if self._takes_positions else seen[0][0][batch.positions]
 
 
 _VARLEN_IMPLEMENTATIONS = {VARLEN, VARLEN_EAGER, "flash_attention_2", "flash_attention_3"}

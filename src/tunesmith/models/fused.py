@@ -94,7 +94,12 @@ def _is_plain_lora(module: Any) -> bool:
         return False
     name = adapters[0]
 
-    if name not in module.lora_A or module.merged or module.disable_adapters or module.use_dora.get(name):
+    if (
+        name not in getattr(module, "lora_A", ())
+        or module.merged
+        or module.disable_adapters
+        or module.use_dora.get(name)
+    ):
         return False
     plain = isinstance(module.lora_dropout[name], nn.Identity) and not getattr(module, "lora_variant", {})
     same_dtype = base.weight.dtype == module.lora_A[name].weight.dtype and not base.weight.requires_grad

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from tunesmith.core.errors import ModelError
+from tunesmith.models.pissa import is_pissa
 
 _PREFIX = "base_model.model."
 _WEIGHT = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB])\.weight$")
@@ -82,6 +83,8 @@ def obstacle(settings: dict[str, Any]) -> str | None:
         return f"it is a {settings.get('peft_type')} adapter"
     if settings.get("bias", "none") != "none":
         return "it has biases"
+    if is_pissa(settings):
+        return "it is a PiSSA adapter, whose base is changed (pissa_convert saves a plain one)"
     return next((reason for name, reason in checks.items() if settings.get(name)), None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tunesmith.models.forward import base_model_of
 from tunesmith.models.fused import fuse
 from tunesmith.models.hub import resolve_adapter, resolve_model
 from tunesmith.models.provenance import check_provenance
+from tunesmith.models.value_head import attach_value_head
 from tunesmith.models.vocabulary import fit_vocabulary
 
 logger = get_logger(__name__)
@@ -55,7 +56,18 @@ def stored_dtype(folder: Path) -> torch.dtype:
     return getattr(torch, str(name).removeprefix("torch."), torch.float32)
 
 
-def _load_base(config: RunConfig, folder: Path, dtype: torch.dtype, implementation: str) -> nn.Module:
+def load_base(config: RunConfig, folder: Path, dtype: torch.dtype, implementation: str) -> nn.Module:
+    """The model of a folder, or one of its shape with random weights (`train_from_scratch`).
+
+    Args:
+        config: `train_from_scratch`, `trust_remote_code`.
+        folder: config.json and weights.
+        dtype: of all weights.
+        implementation: of attention.
+
+    Raises:
+        ModelError: it cannot be loaded, or weights are missing.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     common: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
@@ -78,7 +90,7 @@ def _load_base(config: RunConfig, folder: Path, dtype: torch.dtype, implementati
     return model
 
 
-def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Module:
+def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool, resume: Path | None = None) -> nn.Module:
     """Loads the base model and puts on it what the configuration names.
 
     Args:
@@ -86,6 +98,7 @@ def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Modu
         tokenizer: decides the number of embedding rows.
         trainable: for training: rows end to end, trained weights per `finetuning_type`; else for answering: adapters
             are merged in order except the last one, which stays live.
+        resume: checkpoint that the trainer will load weights from; for training only.
 
     Returns:
         The model, on its device, in train or eval mode.
@@ -108,21 +121,81 @@ def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool) -> nn.Modu
         precision = training_precision(config, stored_dtype(resolved.path))
         logger.info("%s", precision.reason)
         implementation = attention.training_implementation(config.flash_attn)
-        model = _load_base(config, resolved.path, precision.weights, implementation)
+        model = load_base(config, resolved.path, precision.weights, implementation)
         new_ids = fit_vocabulary(model, tokenizer, config)
         model.config.use_cache = False
         if config.gradient_checkpointing:
             enable_checkpointing(model)
-        model = _announce(apply_finetuning(model, config, new_ids, precision.trained, adapters), config)
+        model = _announce(apply_finetuning(model, config, new_ids, precision.trained, adapters, resume), config)
+        if needs_value_head(config):
+            folders = [*reversed(adapters), resolved.path]
+            attach_value_head(model, folders, starts_at_zero=config.stage == "ppo")
         if precision.autocast is None and (config.use_cpu or device().type == "cpu"):
             fuse(model)
         return model.train()
     dtype = inference_dtype(config, stored_dtype(resolved.path))
-    model = _load_base(config, resolved.path, dtype, attention.inference_implementation(config.flash_attn))
+    # A model that only scores keeps no cache: its sequences can lie end to end.
+    find = attention.training_implementation if needs_value_head(config) else attention.inference_implementation
+    model = load_base(config, resolved.path, dtype, find(config.flash_attn))
     fit_vocabulary(model, tokenizer, config)
     if adapters:
         model = load_adapter(merge_adapters(model, adapters[:-1]), adapters[-1])
+    if needs_value_head(config):
+        attach_value_head(model, [*reversed(adapters), resolved.path], must_exist=True)
     return model.to("cpu" if config.use_cpu else device()).eval()
+
+
+def load_frozen(config: RunConfig, tokenizer: Any, name: str, adapters: Sequence[str] = ()) -> nn.Module:
+    """A second model that is asked and never trained, with adapters merged into it; nothing random is drawn.
+
+    Args:
+        config: of the run; precision, attention and device are as in training.
+        tokenizer: of the model in training.
+        name: the model.
+        adapters: merged in order.
+
+    Raises:
+        ModelError: files are missing or do not fit, or the model has tokens of its own.
+    """
+    attention.register()
+    cache_dir, token = config.cache_dir, config.hf_hub_token
+    folder = resolve_model(name, revision=config.model_revision, cache_dir=cache_dir, token=token).path
+    dtype = training_precision(config, stored_dtype(folder)).weights
+    with torch.random.fork_rng():
+        implementation = attention.training_implementation(config.flash_attn)
+        model = load_base(config.replace(train_from_scratch=False), folder, dtype, implementation)
+        if name == config.model_name_or_path:
+            fit_vocabulary(model, tokenizer, config)
+        else:
+            _check_tokens(tokenizer, model, folder)
+    found = [resolve_adapter(adapter, cache_dir=cache_dir, token=token) for adapter in adapters]
+    model = merge_adapters(model, found)
+    model.config.use_cache = False
+    return model.to("cpu" if config.use_cpu else device()).eval().requires_grad_(False)
+
+
+def _check_tokens(tokenizer: Any, model: nn.Module, folder: Path) -> None:
+    """Ids must mean the same to both models."""
+    from tunesmith.models.tokenizer import read_tokenizer
+
+    rows = base_model_of(model).get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(f"{folder} has {rows} tokens, the model in training {len(tokenizer)}: it cannot read its rows")
+    theirs = read_tokenizer(folder).get_vocab()
+    ours = tokenizer.get_vocab()
+    other = next((token for token, number in theirs.items() if ours.get(token, number) != number), None)
+    if other is not None:
+        raise ModelError(
+            f"{folder} has another tokenizer than the model in training (first difference: {other!r}); "
+            "a reference must read the same token ids"
+        )
+
+
+def needs_value_head(config: RunConfig) -> bool:
+    """Whether the model of this run gives a number for a token or a sequence: a reward model, or PPO's critic."""
+    return (config.stage == "rm" and config.command in ("train", "api")) or (
+        config.stage == "ppo" and config.command == "train"
+    )
 
 
 def _find_adapters(config: RunConfig, base: Path) -> list[Path]:

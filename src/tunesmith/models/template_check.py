@@ -41,17 +41,17 @@ class Difference:
     ours: tuple[int, ...]
     theirs: tuple[int, ...]
 
-    def lines(self, tokenizer: Any, name: str) -> list[str]:
-        """The first differing tokens, one line a side."""
+    def lines(self, tokenizer: Any, name: str, other: str = "the model's own") -> list[str]:
+        """The first differing tokens, one line a side, each with its name."""
         pairs = zip(self.ours, self.theirs, strict=False)
         shorter = min(len(self.ours), len(self.theirs))
         place = next((index for index, (a, b) in enumerate(pairs) if a != b), shorter)
         start, stop = max(place - _BEFORE, 0), place + _SHOWN
-        width = max(len(name), len("the model's own"))
+        width = max(len(name), len(other))
         return [
             f"  {label:<{width}}  token {place + 1}: {_shown(tokenizer, ids[start:place])}>> "
             f"{_shown(tokenizer, ids[place:stop])}"
-            for label, ids in ((name, self.ours), ("the model's own", self.theirs))
+            for label, ids in ((name, self.ours), (other, self.theirs))
         ]
 
 

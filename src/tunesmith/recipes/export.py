@@ -31,8 +31,9 @@ def run(config: RunConfig) -> Path:
         ExportError: the target is in use, the base is quantised, or what was written differs from the live model.
         ModelError: model or adapter cannot be found, or do not belong together.
     """
-    from tunesmith.data.settings import is_compat
+    from tunesmith.data.settings import is_compat, settings_of
     from tunesmith.models import hub
+    from tunesmith.models.export.conformance import prove, write_conformance
     from tunesmith.models.export.template import set_chat_template, write_modelfile
     from tunesmith.models.export.verify import check_adapter_weights, take_reference, verify
     from tunesmith.models.export.writer import check_target, set_end_tokens, staged, write_tokenizer, write_weights
@@ -67,9 +68,11 @@ def run(config: RunConfig) -> Path:
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         write_weights(model, folder, dtype=dtype, shard_gb=config.export_size)
         write_tokenizer(tokenizer, folder)
+        write_conformance(folder, tokenizer, template, settings_of(config), ends)
         write_atomic(folder / "Modelfile", write_modelfile(config, tokenizer, template, ends, context))
         del model
         _logger.info("reading it back and comparing")
+        prove(folder, _read_back(folder, config), template)
         numbers = verify(folder, reference, dtype=dtype, trust_remote_code=config.trust_remote_code)
         about = {
             "base": str(config.model_name_or_path),
@@ -83,6 +86,17 @@ def run(config: RunConfig) -> Path:
         write_json(folder / REPORT_FILE, about | numbers)
     _say(target, about | numbers)
     return target
+
+
+def _read_back(folder: Path, config: RunConfig) -> Any:
+    from tunesmith.models.tokenizer import read_tokenizer
+
+    return read_tokenizer(
+        folder,
+        trust_remote_code=config.trust_remote_code,
+        use_fast=config.use_fast_tokenizer,
+        split_special_tokens=config.split_special_tokens,
+    )
 
 
 def _target(config: RunConfig) -> Path:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import DataError, Problem
-from tunesmith.core.types import IGNORE_INDEX, Conversation, Example, Feedback, Preference, Segment, Text, TokenizedRow
+from tunesmith.core.types import IGNORE_INDEX, Conversation, Example, Feedback, Preference, Text, TokenizedRow
 from tunesmith.recipes.data import load_encoder, require_names
+from tunesmith.recipes.paint import Painter, token_texts
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -18,12 +18,7 @@ if TYPE_CHECKING:
     from tunesmith.data.report import DatasetReport
     from tunesmith.data.tokenize import Encoder
 
-MARKS = ("⟦", "⟧")
-"""Around trained text where the terminal has no colours."""
 _COUNT = 3
-_RULE_WIDTH = 80
-_MOST_PIECES = 8
-"""Tokens that one character can take; beyond that the bytes are broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +50,7 @@ def preview(config: RunConfig, row: int | None = None, *, ids: bool = False) -> 
     names = require_names(config)
     encoder = load_encoder(config)
     screen = Screen(encoder.tokenizer, ids)
-    screen.legend()
+    screen.painter.legend()
     found = [_preview_set(spec, config, encoder, row, screen) for spec in find_specs(config, names)]
     if row is not None and not any(found):
         raise DataError([Problem(f"no data set has a row {row}", "--row", "rows count from 1; in JSONL, lines")])
@@ -70,7 +65,7 @@ def _preview_set(spec: DatasetSpec, config: RunConfig, encoder: Encoder, only: i
     for example in _chosen(spec, config, only, report):
         shown += _show(example, encoder, screen, report)
     for entry in report.rejects:
-        screen.note(f"rejected: {entry.problem()}")
+        screen.painter.note(f"rejected: {entry.problem()}")
     if not shown and report.rejected:
         raise_rejects([report])
     return bool(shown)
@@ -123,94 +118,48 @@ def parts_of(example: Example, encoder: Encoder) -> list[Part]:
         TemplateError: the template cannot write the row.
     """
     from tunesmith.data.examples import without_trailing
+    from tunesmith.data.judged import tokenize_judged
     from tunesmith.data.render import render_prompt
+    from tunesmith.data.texts import tokenize_texts
     from tunesmith.data.tokenize import tokenize
 
     if isinstance(example, Text):
-        ids, labels = encoder.encode([[Segment(example.text, trained=True, literal=False)]])[0]
-        return [Part("", TokenizedRow(ids, labels, example.source))]
-    if isinstance(example, Preference):
-        answers = (("chosen", example.chosen), ("rejected", example.rejected))
-        prompt = example.prompt
-        pairs = [(name, replace(prompt, messages=(*prompt.messages, answer))) for name, answer in answers]
-    else:
-        pairs = [("", example.conversation if isinstance(example, Feedback) else example)]
-    parts = []
-    for title, whole in pairs:
-        conversation = without_trailing(whole)
-        if not conversation.messages:
-            segments = render_prompt(encoder.template, whole, encoder.settings, encoder.names)
-            parts.append(Part(title, TokenizedRow(*encoder.encode([segments])[0], whole.source)))
-            continue
-        (row,) = tokenize(encoder, [conversation], [encoder.segments(conversation)])
-        parts.append(Part(title, row))
-    return parts
+        return [Part("", tokenize_texts(encoder, [example])[0])]
+    if isinstance(example, Preference | Feedback):
+        row = tokenize_judged(example, encoder)
+        titles = ("chosen", "rejected") if row.second else ("",)
+        parts = zip(titles, row.sequences(), strict=True)
+        return [Part(title, TokenizedRow(ids, labels, row.source)) for title, (ids, labels) in parts]
+    conversation = without_trailing(example)
+    if not conversation.messages:
+        segments = render_prompt(encoder.template, example, encoder.settings, encoder.names)
+        return [Part("", TokenizedRow(*encoder.encode([segments])[0], example.source))]
+    return [Part("", tokenize(encoder, [conversation], [encoder.segments(conversation)])[0])]
 
 
 class Screen:
-    """Where rows are shown: with colours on a terminal, with marks around trained text elsewhere."""
+    """Where rows are shown."""
 
     def __init__(self, tokenizer: Any, ids: bool = False) -> None:
         self.tokenizer = tokenizer
         self.ids = ids
-        self.console: Any = None
-        if sys.stdout.isatty():
-            from rich.console import Console
-
-            self.console = Console(highlight=False, soft_wrap=True)
-
-    def legend(self) -> None:
-        """Says how trained text is told apart."""
-        if self.console:
-            self.console.print("[bold green]green[/] is trained, [bright_black]grey[/] is only read")
-        else:
-            self.note(f"{'...'.join(MARKS)} is trained, the rest is only read")
+        self.painter = Painter()
 
     def row(self, title: str, row: TokenizedRow) -> None:
         """Shows one sequence."""
         share = f" ({100 * row.n_trained / len(row.input_ids):.0f} %)" if row.input_ids else ""
         lost = f", {row.lost_tokens} cut off by cutoff_len" if row.lost_tokens else ""
-        self._heading(f"{title}: {len(row.input_ids)} tokens, {row.n_trained} trained{share}{lost}")
-        parts = stretches(row, self.tokenizer)
-        if self.console:
-            from rich.text import Text as Styled
-
-            styles = {True: "bold green", False: "bright_black"}
-            self.console.print(Styled.assemble(*[(text, styles[trained]) for text, trained in parts]))
-        else:
-            self.note("".join(text.join(MARKS) if trained else text for text, trained in parts))
+        self.painter.heading(f"{title}: {len(row.input_ids)} tokens, {row.n_trained} trained{share}{lost}")
+        self.painter.stretches(stretches(row, self.tokenizer))
         if self.ids:
-            self.note("\n".join(self._id_lines(row)))
-
-    def note(self, text: str) -> None:
-        """A plain line."""
-        sys.stdout.write(f"{text}\n")
-
-    def _heading(self, text: str) -> None:
-        if self.console:
-            self.console.print()
-            self.console.rule(f"[bold]{_escaped(text)}[/]", align="left", style="cyan")
-        else:
-            self.note(f"\n{text}\n{'-' * min(len(text), _RULE_WIDTH)}")
+            self.painter.note("\n".join(self._id_lines(row)))
 
     def _id_lines(self, row: TokenizedRow) -> Iterator[str]:
         yield "  place      id   label  text"
-        pending: list[int] = []
-        for place, (token, label) in enumerate(zip(row.input_ids, row.labels, strict=True)):
+        texts = token_texts(row.input_ids, self.tokenizer)
+        for place, (token, label, text) in enumerate(zip(row.input_ids, row.labels, texts, strict=True)):
             shown = "" if label == IGNORE_INDEX else str(label)
-            pending.append(token)
-            text = self.tokenizer.decode(pending)
-            if "\ufffd" in text and len(pending) < _MOST_PIECES:
-                text = ""  # a token that ends inside a character: the text comes with the last one
-            else:
-                pending = []
             yield f"  {place:>5}  {token:>6}  {shown:>6}  {repr(text) if text else '...'}"
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def stretches(row: TokenizedRow, tokenizer: Any) -> list[tuple[str, bool]]:

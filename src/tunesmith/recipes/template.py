@@ -8,11 +8,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.errors import ModelError, TemplateError
-from tunesmith.core.types import Conversation, Message, Segment
+from tunesmith.core.errors import TemplateError
+from tunesmith.core.types import IGNORE_INDEX, Conversation, Message, Segment
+from tunesmith.recipes.paint import Painter, token_texts
 
-_MARKS = ("⟦", "⟧")
-"""Around what is learnt."""
 _CHAT = Conversation(
     (
         Message("system", "Be brief."),
@@ -50,7 +49,7 @@ def show(name: str, *, compat: bool = False) -> None:
     template = load_template(name, compat)
     eos = template.stop_words[0] if template.replace_eos and template.stop_words else "{eos}"
     segments = render(template, _CHAT, RenderSettings(compat=compat), TokenNames("{bos}", eos))
-    _say(_marked(segments))
+    Painter().stretches([(part.text, part.trained) for part in _joined(segments)])
     _say(f"\nend tokens: {', '.join(dict.fromkeys([eos, *template.stop_words]))}; tools: {template.tool_format}")
     if template.default_system:
         _say(f"default system text: {template.default_system}")
@@ -58,34 +57,34 @@ def show(name: str, *, compat: bool = False) -> None:
         _say(f"LLaMA-Factory writes otherwise: {', '.join(template.differs)} (template_compat: llamafactory)")
 
 
-def _marked(segments: list[Segment]) -> str:
-    parts = [
-        (trained, "".join(part.text for part in run)) for trained, run in groupby(segments, lambda part: part.trained)
-    ]
-    return "".join(text.join(_MARKS) if trained else text for trained, text in parts)
+def _joined(segments: list[Segment]) -> list[Segment]:
+    """Neighbours that are both trained, or both not, as one."""
+    runs = [(trained, list(run)) for trained, run in groupby(segments, lambda part: part.trained)]
+    return [Segment("".join(part.text for part in run), trained) for trained, run in runs]
 
 
-def verify(folder: str, name: str | None = None) -> int:
-    """Prints a table of what was checked.
+def verify(model: str, name: str | None = None) -> int:
+    """Prints a conversation token by token, and a table of what was checked.
 
     Args:
-        folder: a model's folder.
+        model: a model's folder, or a name that `model_name_or_path` takes.
         name: the template; default: the one in export_report.json, the one of a known model, else auto.
 
     Returns:
         0; 2 where something disagrees.
 
     Raises:
-        ModelError: the folder has no tokenizer.
-        TemplateError: nobody knows the name.
+        ModelError: there is no such model, or it has no tokenizer.
+        TemplateError: nobody knows the name, or the tokenizer lacks a token of the template.
     """
     from tunesmith.config.load import load_config
+    from tunesmith.models import hub
+    from tunesmith.models.export.conformance import check_conformance
     from tunesmith.models.template_choice import choose_template
     from tunesmith.models.tokenizer import read_tokenizer
 
-    path = Path(folder).expanduser()
-    if not path.is_dir():
-        raise ModelError(f"{folder} is no folder")
+    folder = Path(model).expanduser()
+    path = folder if folder.is_dir() else hub.resolve_model(model).path
     report = _read(path / "export_report.json")
     name = name or report.get("template")
     words = [f"model_name_or_path={path}", *([f"template={name}"] if name else [])]
@@ -93,12 +92,40 @@ def verify(folder: str, name: str | None = None) -> int:
     config = load_config(words, "chat")
     tokenizer = read_tokenizer(path)
     template, _ = choose_template(config, tokenizer)
+    _say(f"{path}, template {template.name}\n")
+    _show_tokens(template, config, tokenizer)
+    ends = _stop_ids(path, tokenizer)
     rows = [*_text_rows(template, config, tokenizer), *_end_rows(template, tokenizer, path)]
+    rows += [(item.label, item.agrees, item.text) for item in check_conformance(path, tokenizer, template, ends)]
     width = max(len(row[0]) for row in rows)
-    _say(f"{path}, template {template.name}")
     for label, agrees, found in rows:
         _say(f"  {'ok  ' if agrees else 'DIFF'}  {label:<{width}}  {found}")
     return 0 if all(agrees for _, agrees, _ in rows) else 2
+
+
+def _show_tokens(template: Any, config: Any, tokenizer: Any) -> None:
+    """A conversation token by token; one without system text where the template takes none."""
+    from tunesmith.data.encode import encode
+    from tunesmith.data.render import render
+    from tunesmith.data.settings import settings_of, token_names
+
+    names, settings = token_names(tokenizer, template), settings_of(config)
+    try:
+        segments = render(template, _CHAT, settings, names)
+    except TemplateError:
+        segments = render(template, Conversation(_CHAT.messages[1:]), settings, names)
+    ids, labels = encode(segments, tokenizer, template)
+    painter = Painter()
+    painter.legend()
+    texts = token_texts(ids, tokenizer)
+    painter.tokens([(text, label != IGNORE_INDEX) for text, label in zip(texts, labels, strict=True)])
+    painter.note("")
+
+
+def _stop_ids(path: Path, tokenizer: Any) -> list[int]:
+    """Where other programs stop: generation_config.json, or the tokenizer's eos."""
+    given = _read(path / "generation_config.json").get("eos_token_id", tokenizer.eos_token_id)
+    return given if isinstance(given, list) else [given]
 
 
 def _text_rows(template: Any, config: Any, tokenizer: Any) -> list[Row]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.config.result import merged_before
+from tunesmith.config.result import ADAPTER_TYPES, merged_before
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import Interrupted, TrainingError
 from tunesmith.core.lazy import lookup
@@ -15,6 +15,10 @@ from tunesmith.core.log import get_logger
 from tunesmith.core.runs import Run, merge_results, write_atomic
 
 logger = get_logger(__name__)
+
+_PLOTTED = {"dpo": ("rewards/accuracies", "rewards/margins"), "kto": ("rewards/chosen", "rewards/margins")}
+"""Stage -> metrics that are drawn beside the loss."""
+_PARTS_OF_LOSS = ("_sft_loss", "_odds_ratio_loss")
 
 
 @dataclass(frozen=True)
@@ -44,20 +48,12 @@ def run(config: RunConfig) -> None:
         Interrupted: a signal stopped it after a checkpoint.
     """
     run = Run(Path(config.output_dir or "."))
-    run.folder.mkdir(parents=True, exist_ok=True)
-    run.emit("start", command="train")
-    try:
+    with run.working("train"):
         session = set_up(config, run)
         if config.do_train:
             fit(session)
         if session.trainer.eval_dataset is not None and (config.do_eval or config.eval_strategy != "no"):
             evaluate(session)
-    except Interrupted:
-        raise
-    except BaseException as error:
-        run.emit("failed", reason=f"{type(error).__name__}: {error}")
-        raise
-    run.emit("finished")
     _say_where(session)
 
 
@@ -74,7 +70,7 @@ def set_up(config: RunConfig, run: Run) -> Session:
     tokenizer = load_tokenizer(config)
     template = load_template_for(config, tokenizer)
     prepared = prepare(config, tokenizer, template)
-    model = load_model(config, tokenizer, trainable=True)
+    model = load_model(config, tokenizer, trainable=True, resume=resume)
     return _make_session(config, run, resume, prepared, (model, tokenizer))
 
 
@@ -82,16 +78,21 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     from tunesmith.models.dtype import training_precision
     from tunesmith.models.forward import HiddenForward
     from tunesmith.models.load import base_folder, stored_dtype
-    from tunesmith.objectives.base import OBJECTIVES
+    from tunesmith.objectives.base import OBJECTIVES, objective_name
+    from tunesmith.training.alarms import Alarms, checks_of
     from tunesmith.training.arguments import training_arguments
     from tunesmith.training.budget import plan_memory
     from tunesmith.training.callbacks import EarlyStop, LogWriter, Pace, ProgressBar, StopOnSignal
+    from tunesmith.training.kept_reference import keep_reference
     from tunesmith.training.optimizers.table import optimizer_builder
+    from tunesmith.training.reference import find_reference, is_kept
+    from tunesmith.training.reinforce import find_reinforcement
     from tunesmith.training.trainer import StepTrainer
 
     model, tokenizer = parts
     autocast = training_precision(config, stored_dtype(base_folder(model))).autocast
-    forward = HiddenForward(model)
+    objective = lookup(OBJECTIVES, objective_name(config.stage, config.pref_loss)).build(config)
+    forward = HiddenForward(model, reads_hidden=objective.needs_value_head)
     plan = plan_memory(config, model, forward, prepared, resume)
     stop = StopOnSignal()
 
@@ -100,16 +101,17 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
 
     with_tokens = bool(config.include_num_input_tokens_seen not in (False, "no"))
     pace = Pace(tokens)
-    callbacks: list[Any] = [LogWriter(run, pace, with_tokens), ProgressBar(pace), stop]
+    alarms = Alarms(run, checks_of(config.stage, config.pref_loss, config.pref_beta))
+    callbacks: list[Any] = [LogWriter(run, pace, with_tokens), ProgressBar(pace), alarms, stop]
     if config.early_stopping_steps:
         callbacks.append(EarlyStop(config.early_stopping_steps))
     trainer = StepTrainer(
-        objective=lookup(OBJECTIVES, config.stage)(),
+        objective=objective,
         forward=forward,
         token_budget=plan.tokens,
-        with_accuracy=config.compute_accuracy,
+        reference=find_reference(config, objective, forward, tokenizer),
+        hidden_metrics=frozenset(() if config.compute_accuracy or config.stage not in ("pt", "sft") else ("accuracy",)),
         checkpoint_facts=plan.facts,
-        make_optimizer=optimizer_builder(config),
         model=model,
         args=training_arguments(config, autocast=autocast),
         train_dataset=prepared.train,
@@ -117,6 +119,10 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
         processing_class=tokenizer,
         callbacks=callbacks,
     )
+    trainer.make_optimizer = optimizer_builder(config)
+    if is_kept(config, objective):
+        keep_reference(trainer)
+    trainer.reinforcement = find_reinforcement(config, objective, model, tokenizer, prepared.train)
     return Session(config, run, trainer, stop, resume)
 
 
@@ -171,6 +177,7 @@ def _how_to_go_on(config: RunConfig) -> str:
 def save(session: Session) -> None:
     """Writes the final weights, tokenizer, model card and provenance into output_dir; a crash leaves no half file."""
     from tunesmith.models.load import base_folder
+    from tunesmith.models.pissa import convert
     from tunesmith.models.provenance import write_provenance
     from tunesmith.training.card import model_card
     from tunesmith.training.checkpoints import STAGING
@@ -181,7 +188,7 @@ def save(session: Session) -> None:
     staged = folder / STAGING / "final"
     trainer.save_model(str(staged), _internal_call=True)
     write_atomic(staged / "README.md", model_card(session.config, trainer.state))
-    if session.config.finetuning_type == "lora":
+    if session.config.finetuning_type in ADAPTER_TYPES:
         write_provenance(
             staged,
             base_model=session.config.model_name_or_path or "",
@@ -189,7 +196,10 @@ def save(session: Session) -> None:
             template=session.config.template,
             stacked_adapters=[Path(name) for name in merged_before(session.config)],
         )
+    if session.config.pissa_convert:
+        convert(staged)
     for path in sorted(staged.iterdir()):
+        shutil.rmtree(folder / path.name, ignore_errors=True)  # a folder of an earlier run; files are replaced whole
         path.replace(folder / path.name)
     shutil.rmtree(folder / STAGING, ignore_errors=True)
 
@@ -209,14 +219,17 @@ def evaluate(session: Session) -> None:
 
 
 def _plot(session: Session) -> None:
-    """training_<metric>.png for the loss, eval losses and accuracies, where `plot_loss` asks for it."""
+    """training_<metric>.png for the loss, eval losses, accuracies and rewards, where `plot_loss` asks for it."""
     from tunesmith.training.plots import plot_metric
 
     if not session.config.plot_loss or not session.trainer.args.should_save:
         return
     history = session.trainer.state.log_history
-    names = {"loss"} | {
-        key for entry in history for key in entry if key.startswith("eval_") and key.endswith(("_loss", "_accuracy"))
+    names = {"loss", *_PLOTTED.get(session.config.stage, ())} | {
+        key
+        for entry in history
+        for key in entry
+        if key.startswith("eval_") and key.endswith(("_loss", "_accuracy")) and not key.endswith(_PARTS_OF_LOSS)
     }
     for name in sorted(names):
         plot_metric(history, name, session.run.folder)

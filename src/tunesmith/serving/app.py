@@ -19,6 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 from tunesmith import __version__
 from tunesmith.core.errors import Interrupted, ServingError
 from tunesmith.core.log import get_logger
+from tunesmith.core.net import listen_on
 from tunesmith.serving.errors import ApiError, internal_error, of_validation
 from tunesmith.serving.fields import RequestBody
 from tunesmith.serving.gate import Gate
@@ -121,19 +122,12 @@ def run(config: RunConfig) -> None:
 
 
 def _bound(settings: ServerSettings) -> Any:
-    import socket
-
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((settings.host.strip("[]"), settings.port))
-    except (OSError, UnicodeError) as error:
-        listening.close()
+        return listen_on(settings.host, settings.port)
+    except OSError as error:
         raise ServingError(
             f"cannot listen on {settings.host}:{settings.port}: {error}; choose with API_HOST and API_PORT"
         ) from error
-    return listening
 
 
 def server_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:

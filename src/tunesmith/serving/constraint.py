@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.types import ToolCall
-from tunesmith.serving.dialect import Asked, Dialect
+from tunesmith.inference.dialect import Asked
+from tunesmith.serving.dialect import Dialect
 from tunesmith.serving.errors import ApiError, bad_request, not_supported
 from tunesmith.serving.grammar import DEAD, Automaton, Node, Text, TokenTrie, alt, seq
 from tunesmith.serving.json_grammar import JSON_RULES, OBJECT, SAFE, SchemaGrammar

@@ -12,9 +12,10 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunesmith.core.log import get_logger
+from tunesmith.core.net import is_loopback
 from tunesmith.serving.errors import ApiError, internal_error
 from tunesmith.serving.metrics import Metrics
-from tunesmith.serving.settings import ServerSettings, is_loopback
+from tunesmith.serving.settings import ServerSettings
 
 OPEN_PATHS = frozenset({"/health", "/docs", "/openapi.json", "/docs/oauth2-redirect"})
 """Say nothing about anyone: no key is asked for."""

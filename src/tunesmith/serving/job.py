@@ -10,9 +10,9 @@ from http import HTTPStatus
 from starlette.requests import Request
 
 from tunesmith.core.errors import BusyError, TunesmithError
+from tunesmith.inference.answer import AnswerReader, News
 from tunesmith.inference.engine import GenerationRequest
 from tunesmith.inference.runner import EngineRunner, Ticket
-from tunesmith.serving.answer import AnswerReader, News
 from tunesmith.serving.errors import ApiError, bad_request, internal_error
 from tunesmith.serving.metrics import Metrics
 

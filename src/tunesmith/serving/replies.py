@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.core.types import ToolCall
+from tunesmith.inference.answer import News
 from tunesmith.inference.engine import TokenLogprob
-from tunesmith.serving.answer import News
 
 TokenText = Callable[[int], str]
 JsonObject = dict[str, Any]

@@ -8,9 +8,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
+from tunesmith.inference.answer import News
 from tunesmith.serving import replies
 from tunesmith.serving.adapters import drop_adapter, put_adapter
-from tunesmith.serving.answer import News
 from tunesmith.serving.errors import ApiError
 from tunesmith.serving.job import Job, collect
 from tunesmith.serving.replies import Envelope, JsonObject

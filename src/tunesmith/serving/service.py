@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from tunesmith.core.log import get_logger
+from tunesmith.inference.answer import AnswerReader
+from tunesmith.inference.dialect import Asked
 from tunesmith.inference.engine import GenerationRequest, SamplingParams
 from tunesmith.inference.runner import EngineRunner
-from tunesmith.serving.answer import AnswerReader
 from tunesmith.serving.constraint import Vocabulary, constraint_of
-from tunesmith.serving.dialect import Asked, Dialect
+from tunesmith.serving.dialect import Dialect
 from tunesmith.serving.errors import bad_request
 from tunesmith.serving.job import Job
 from tunesmith.serving.metrics import Metrics

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.core import env
 from tunesmith.core.errors import ServingError
+from tunesmith.core.net import is_loopback
 
 _MB = 1_000_000
 _MAX_PORT = 65535
@@ -92,17 +91,3 @@ class ServerSettings:
             )
         if "*" in self.cors_origins:
             raise ServingError("API_CORS_ORIGINS=* lets every web page use the model; set API_KEY, or name the origins")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`; a name counts by what it resolves to, an unknown one does not."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        pass
-    try:
-        found = socket.getaddrinfo(host, None)
-    except (OSError, UnicodeError):
-        return False
-    addresses = {str(entry[4][0]).partition("%")[0] for entry in found}
-    return bool(addresses) and all(ipaddress.ip_address(address).is_loopback for address in addresses)

@@ -8,8 +8,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from tunesmith.core.log import get_logger
+from tunesmith.inference.answer import News
 from tunesmith.serving import replies
-from tunesmith.serving.answer import News
 from tunesmith.serving.errors import ApiError, internal_error
 from tunesmith.serving.job import Job
 from tunesmith.serving.replies import Envelope, JsonObject

@@ -38,8 +38,9 @@ _OURS = {
 
 
 def rows_per_step(config: RunConfig) -> int:
-    """Items of one optimizer step on one device."""
-    return config.per_device_train_batch_size * config.gradient_accumulation_steps
+    """Rows of one step on one device; with PPO prompts of all updates that are made from one batch of answers."""
+    updates = config.ppo_buffer_size if config.stage == "ppo" else 1
+    return config.per_device_train_batch_size * config.gradient_accumulation_steps * updates
 
 
 def _fitting_optimizer(config: RunConfig) -> dict[str, Any]:

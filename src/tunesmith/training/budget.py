@@ -21,6 +21,11 @@ logger = get_logger(__name__)
 
 _EXACT_KEYS = (
     "model_name_or_path",
+    "stage",
+    "pref_loss",
+    "pref_beta",
+    "pref_ftx",
+    "packing",
     "template",
     "finetuning_type",
     "learning_rate",

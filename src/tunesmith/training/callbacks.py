@@ -20,6 +20,21 @@ from tunesmith.core.runs import Run
 logger = get_logger(__name__)
 
 TRAINER_LOG = "trainer_log.jsonl"
+_KNOWN = ("loss", "eval_loss", "grad_norm", "learning_rate", "epoch", "step", "num_input_tokens_seen", "total_flos")
+_SPEEDS = ("_runtime", "_per_second")
+_SHOWN = ("rewards/accuracies", "rewards/margins", "kl")
+
+
+def metrics_of(logs: dict[str, Any]) -> dict[str, float]:
+    """What an objective measured, among the entries of a log line; `accuracy` is that of rewards, too."""
+    found = {
+        name: value
+        for name, value in logs.items()
+        if isinstance(value, int | float) and name not in _KNOWN and not name.endswith(_SPEEDS) and name != "train_loss"
+    }
+    if "rewards/accuracies" in found:
+        found.setdefault("accuracy", found["rewards/accuracies"])
+    return found
 
 
 def _clock(seconds: float) -> str:
@@ -105,13 +120,15 @@ class LogWriter(TrainerCallback):
             "elapsed_time": _clock(elapsed),
             "remaining_time": _clock(self._pace.seconds_left(state.max_steps)),
         }
+        entry |= metrics_of(logs)
         if self._with_tokens:
             tokens, _trained = self._pace.tokens()
             entry |= {"throughput": round(tokens / elapsed, 2), "total_tokens": tokens}
         line = {key: value for key, value in entry.items() if value is not None}
         with (self._run.folder / TRAINER_LOG).open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line) + "\n")
-        self._run.emit("log", **{key: value for key, value in logs.items() if isinstance(value, int | float)})
+        numbers = {key: value for key, value in logs.items() if isinstance(value, int | float)}
+        self._run.emit("log", **numbers, step=state.global_step, total_steps=state.max_steps)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
@@ -179,18 +196,19 @@ class ProgressBar(TrainerCallback):
         if self._progress is not None and "loss" in logs:
             self._progress.update(self._task, loss=f"{logs['loss']:.4f}")
         elif "loss" in logs:
+            shown = "".join(f"  {name} {logs[name]:.3f}" for name in _SHOWN if name in logs)
             logger.info(
-                "step %d/%d  loss %.4f  lr %.3g  %.0f tokens/s  left %s",
+                "step %d/%d  loss %.4f%s  lr %.3g  %.0f tokens/s  left %s",
                 state.global_step,
                 state.max_steps,
                 logs["loss"],
+                shown,
                 logs.get("learning_rate", 0.0),
                 self._pace.tokens_per_second(),
                 _clock(self._pace.seconds_left(state.max_steps)),
             )
-        evals = {
-            key: value for key, value in logs.items() if key.startswith("eval_") and key.endswith(("loss", "accuracy"))
-        }
+        ends = ("loss", "accuracy", "perplexity", *_SHOWN)
+        evals = {key: value for key, value in logs.items() if key.startswith("eval_") and key.endswith(ends)}
         if evals:
             logger.info("step %d  %s", state.global_step, "  ".join(f"{k} {v:.4f}" for k, v in evals.items()))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith import __version__
+from tunesmith.config.result import ADAPTER_TYPES
 from tunesmith.config.schema import RunConfig
 
 
@@ -15,7 +16,7 @@ def model_card(config: RunConfig, state: Any) -> str:
         config: the run's configuration.
         state: transformers' TrainerState at the end.
     """
-    is_adapter = config.finetuning_type == "lora"
+    is_adapter = config.finetuning_type in ADAPTER_TYPES
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     evals = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
     lines = [
@@ -36,8 +37,10 @@ def model_card(config: RunConfig, state: Any) -> str:
         "| --- | --- |",
     ]
     names = ["template", "cutoff_len", "learning_rate", "num_train_epochs", "lr_scheduler_type", "optim", "seed"]
-    if is_adapter:
+    if config.finetuning_type == "lora":
         names += ["lora_rank", "lora_alpha", "lora_dropout"]
+    elif is_adapter:
+        names += ["oft_rank", "oft_block_size", "module_dropout"]
     lines += [f"| {name} | {getattr(config, name)} |" for name in names]
     rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
     lines += [f"| rows a step | {rows} |", f"| steps | {state.global_step} |"]

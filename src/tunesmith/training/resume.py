@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tunesmith.config.result import ADAPTER_TYPES
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import TrainingError
 from tunesmith.core.log import get_logger
@@ -82,7 +83,7 @@ def _step_of_line(line: str) -> float:
 def check_disk(config: RunConfig, trainer: Any) -> None:
     """Refuses before the first step when the checkpoints to come do not fit on the disk."""
     trained, total = count_parameters(trainer.model)
-    weights = trained if config.finetuning_type == "lora" else total
+    weights = trained if config.finetuning_type in ADAPTER_TYPES else total
     each = 4 * weights + (0 if config.save_only_model else 8 * trained) + 2**24
     lasting = 0
     if config.save_strategy != "no":

@@ -1,14 +1,18 @@
-"""The only subclass of transformers.Trainer: a batch is an optimizer step, rows lie end to end, the loss is a sum."""
+"""The only subclass of transformers.Trainer: a batch is an optimizer step, rows lie end to end, the loss is a sum.
+
+What is minimised is the objective's business; what the reference model says of a micro-batch is `reference.py`'s.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import nn
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState, PrinterCallback
@@ -16,40 +20,49 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from tunesmith.core.errors import TrainingError
 from tunesmith.models.forward import HiddenForward, MicroBatch
-from tunesmith.objectives.base import TokenObjective
-from tunesmith.training.batches import StepRows, collate, micro_batches
-from tunesmith.training.checkpoints import STAGING, publish, rotate
+from tunesmith.models.value_head import load_value_head, save_value_head, value_head_of, without_value_head
+from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, Objective, Scored
+from tunesmith.objectives.online import AnswerColumns
+from tunesmith.training.batches import Row, StepRows, collate, idle_batch, micro_batches
+from tunesmith.training.checkpoints import STAGING, manifest_of, publish, rotate
 from tunesmith.training.optimizers.hooks import OptimizerHooks
+from tunesmith.training.reference import Reference
+from tunesmith.training.reinforce import Read, Reinforcement, measure_rows
 from tunesmith.training.sampling import WindowSampler
+from tunesmith.training.sums import Sums
 
 
 class StepTrainer(OptimizerHooks, Trainer):
-    """Trains a token objective.
+    """Trains an objective.
 
     What transformers calls a batch is here all rows of one optimizer step. `training_step` cuts them into micro-batches
-    of at most `token_budget` tokens and divides each loss sum by the trained tokens of the whole step on all processes,
-    so the cut, the padding that is not there, and the number of processes change nothing in the result.
+    of at most `token_budget` tokens and divides each loss sum by the items (trained tokens, or rows) of the whole step
+    on all processes, so the cut, the padding that is not there, and the number of processes change nothing in the
+    result.
     """
 
     def __init__(
         self,
         *,
-        objective: TokenObjective,
+        objective: Objective,
         forward: HiddenForward,
         token_budget: int,
-        with_accuracy: bool = False,
+        reference: Reference | None = None,
+        hidden_metrics: frozenset[str] = frozenset(),
         checkpoint_facts: dict[str, Any] | None = None,
-        make_optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(data_collator=collate, **kwargs)
-        self.make_optimizer = make_optimizer
         self.remove_callback(PrinterCallback)
         self.control: Any = self.control
         self.objective = objective
         self.hidden_forward = forward
         self.token_budget = token_budget
-        self.with_accuracy = with_accuracy
+        self.reference = reference
+        self.reinforcement: Reinforcement | None = None
+        """Set for stages that answer prompts; the rows of the training set are prompts then."""
+        self.hidden_metrics = hidden_metrics
+        self.step_sums = Sums()
         self.checkpoint_facts = checkpoint_facts or {}
         self.tokens_seen = 0
         self.trained_tokens_seen = 0
@@ -65,12 +78,24 @@ class StepTrainer(OptimizerHooks, Trainer):
 
     # -- one step ------------------------------------------------------------------------------------------------
 
-    def _micro_batches(self, step: StepRows) -> list[MicroBatch]:
+    def _micro_batches(self, step: StepRows, parts: tuple[int, ...] | None) -> list[MicroBatch]:
         budget = self.token_budget if self.hidden_forward.lays_rows_end_to_end else 1
-        return [batch.to(self.args.device) for batch in micro_batches(step, budget)]
+        batches = micro_batches(step, budget, self.objective.reads, parts)
+        return [batch.to(self.args.device) for batch in batches]
+
+    def _shared_batches(self, step: StepRows, parts: tuple[int, ...] | None) -> list[MicroBatch]:
+        """The micro-batches of one process among several: each takes part in a step, also one whose rows were all bad.
+
+        Gradients are averaged over all processes, which wait for each other.
+        """
+        found = self._micro_batches(step, parts)
+        if found or self.args.world_size == 1:
+            return found
+        objective = self.objective
+        return [idle_batch(objective.example_kind, objective.reads, parts).to(self.args.device)]
 
     def _get_num_items_in_batch(self, batch_samples: list[StepRows], device: torch.device) -> torch.Tensor:
-        total = sum(step.n_items for step in batch_samples)
+        total = sum(step.count(self.objective.item) for step in batch_samples)
         if self.args.world_size == 1:
             return torch.tensor(total, dtype=torch.float64)
         count = torch.tensor(total, device=device, dtype=torch.float64)  # one dtype on all processes
@@ -79,27 +104,76 @@ class StepTrainer(OptimizerHooks, Trainer):
     def training_step(
         self, model: nn.Module, inputs: StepRows, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Forward and backward of one optimizer step; returns the mean loss of a trained token (nats)."""
+        """Forward and backward of one optimizer step; returns the mean loss of an item (nats).
+
+        With reinforcement the rows are prompts, and all updates but the last one are made here.
+        """
         model.train()
-        n_items = float(inputs.n_items if num_items_in_batch is None else num_items_in_batch)
+        if self.reinforcement is None:
+            count = inputs.count(self.objective.item) if num_items_in_batch is None else num_items_in_batch
+            return self._learn(model, inputs, float(count))
+        *before, last = self.reinforcement.make(self, [row.number for row in inputs.rows], self.state.global_step)
+        inputs.n_tokens = sum(update.n_tokens for update in (*before, last))
+        for update in before:
+            self._learn(model, update, self._global_items(update))
+            self._update(model)
+        return self._learn(model, last, self._global_items(last))
+
+    def _global_items(self, update: StepRows) -> float:
+        return float(self._get_num_items_in_batch([update], self.args.device))
+
+    def _update(self, model: nn.Module) -> None:
+        """An update within a step, as transformers makes the last one."""
+        if self.args.max_grad_norm:
+            self._get_grad_norm(model, self._clip_grad_norm(model))
+        self.optimizer.step()
+        model.zero_grad()
+
+    def measure(self, rows: Sequence[Row], read: Read) -> list[AnswerColumns]:
+        """What model and reference say of each row, without gradient and dropout."""
+        model = self.model_wrapped
+        was_training = model.training
+        model.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            budget = self.token_budget if self.hidden_forward.lays_rows_end_to_end else 1
+            found = measure_rows(rows, budget, lambda batch: self._score(model, batch.to(self.args.device)), read)
+        model.train(was_training)
+        return found
+
+    def gather(self, numbers: torch.Tensor) -> torch.Tensor:
+        """(N,) of this process to those of all; processes may have different numbers of them."""
+        if self.args.world_size == 1:
+            return numbers
+        parts: list[list[float]] = gather_object([numbers.tolist()])
+        return torch.tensor([number for part in parts for number in part], dtype=numbers.dtype)
+
+    def _learn(self, model: nn.Module, inputs: StepRows, n_items: float) -> torch.Tensor:
+        """Gradients of the mean loss of some rows.
+
+        Args:
+            model: in training mode.
+            inputs: rows of this process.
+            n_items: of all processes.
+        """
         if n_items == 0:
-            if not len(inputs) and self.args.world_size == 1:
-                return torch.zeros((), device=self.args.device)  # all its rows were bad and let go: nothing to learn
+            if not len(inputs):
+                return torch.zeros((), device=self.args.device)  # all its rows were left out: nothing to learn
             raise TrainingError(f"no trained token in this step ({self._where(inputs)})")
         # DDP averages gradients over processes; the sum over all of them is meant.
         scale = self.args.world_size / n_items
         total = torch.zeros((), device=self.args.device)
-        batches = self._micro_batches(inputs)
+        baseline = self._baseline([inputs])
+        sums = Sums()
+        batches = self._shared_batches(inputs, self.objective.parts)
         for index, batch in enumerate(batches):
             is_last = index == len(batches) - 1
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
-                with self.compute_loss_context_manager():
-                    hidden = self.hidden_forward(model, batch)
-                    output = self.objective.loss(hidden, self.hidden_forward.head, batch.targets, batch.weights)
+                output = self._loss(model, batch, baseline)
                 if is_last:
                     self.before_last_backward()
                 self.accelerator.backward(output.loss_sum * scale)
             total += output.loss_sum.detach() * scale
+            sums.add(output.metrics if inputs.n_trained else {})
         if not torch.isfinite(total):
             raise TrainingError(
                 f"the loss is {total.item()} at step {self.state.global_step + 1}. Lower learning_rate, or look at "
@@ -110,7 +184,56 @@ class StepTrainer(OptimizerHooks, Trainer):
             torch.cuda.empty_cache()
         self.tokens_seen += inputs.n_tokens
         self.trained_tokens_seen += inputs.n_trained
+        if self.objective.observes:
+            self.objective.observe(sums.totals(self.accelerator))
+        self.step_sums.merge(sums)
         return total
+
+    def _score(self, model: nn.Module, batch: MicroBatch, baseline: torch.Tensor | None = None) -> Scored:
+        """Runs the reference, then the model, over a micro-batch."""
+        per_target, reference = dict(batch.per_target), None
+        if self.objective.reference == "logps" and REFERENCE_LOGPS not in per_target:
+            per_target[REFERENCE_LOGPS] = self._reference.logps(model, batch)
+        elif self.objective.reference == "scored":
+            reference = self._reference.scored(model, batch)
+        return Scored(
+            hidden=self.hidden_forward(model, batch),
+            head=self.hidden_forward.head,
+            targets=batch.targets,
+            weights=batch.weights,
+            sequence_of=batch.sequence_of,
+            n_sequences=len(batch.row_lengths),
+            per_target=per_target,
+            per_row=batch.per_row,
+            reference=reference,
+            baseline=baseline,
+            value_head=value_head_of(model) if self.objective.needs_value_head else None,
+        )
+
+    @property
+    def _reference(self) -> Reference:
+        if self.reference is None:
+            raise AssertionError(f"{type(self.objective).__name__} needs a reference model")
+        return self.reference
+
+    def _loss(self, model: nn.Module, batch: MicroBatch, baseline: torch.Tensor | None) -> LossOutput:
+        with self.compute_loss_context_manager():
+            return self.objective.loss(self._score(model, batch, baseline))
+
+    @torch.no_grad()
+    def _baseline(self, steps: Iterable[StepRows]) -> torch.Tensor | None:
+        """What the objective must know of all these rows before it can give the loss of any; dropout is off in it."""
+        if self.objective.baseline_parts is None:
+            return None
+        model, sums = self.model_wrapped, Sums()
+        was_training = model.training
+        model.eval()
+        for step in steps:
+            for batch in self._shared_batches(step, self.objective.baseline_parts):
+                with self.compute_loss_context_manager():
+                    sums.add({"baseline": self.objective.baseline_sum(self._score(model, batch))})
+        model.train(was_training)
+        return sums.mean("baseline", self.accelerator)
 
     def _where(self, step: StepRows) -> str:
         """The files and row numbers behind a step."""
@@ -126,6 +249,18 @@ class StepTrainer(OptimizerHooks, Trainer):
                 "Lower learning_rate or set max_grad_norm; the last checkpoint is untouched"
             )
         return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the means of the objective's metrics since the last entry to an entry with the training loss."""
+        if "loss" in logs:
+            means = self.step_sums.means(self.accelerator)
+            logs |= self._shown(means | self.objective.derived(means | {"loss": logs["loss"]}))
+            self.step_sums = Sums()
+        super().log(logs, start_time)
+
+    def _shown(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        hidden = self.hidden_metrics
+        return {name: value for name, value in metrics.items() if name not in hidden and not name.startswith("_")}
 
     def floating_point_ops(self, inputs: Any) -> int:
         """6 x tokens x weights, on real tokens (there is no padding)."""
@@ -158,25 +293,21 @@ class StepTrainer(OptimizerHooks, Trainer):
         model = self.model
         was_training = model.training
         model.eval()
-        sums = torch.zeros(4, dtype=torch.float64, device=self.args.device)
-        n_rows = 0
+        sums, n_rows = Sums(), 0
+        baseline = self._baseline(dataloader)
         for step in dataloader:
             n_rows += len(step)
-            for batch in self._micro_batches(step):
-                with self.compute_loss_context_manager():
-                    hidden = self.hidden_forward(model, batch)
-                    output = self.objective.loss(hidden, self.hidden_forward.head, batch.targets, batch.weights)
-                correct, count = output.metrics.get("accuracy", (torch.zeros(()), 0))
-                counts = torch.tensor([float(count), batch.n_items]).to(sums)
-                sums += torch.cat([torch.stack([output.loss_sum.double(), correct.double()]), counts])
+            losses = Sums()
+            for batch in self._micro_batches(step, self.objective.parts):
+                output = self._loss(model, batch, baseline)
+                losses.add({"loss": (output.loss_sum, 0.0), **output.metrics})
+            losses.add({"loss": (torch.zeros(()), step.count(self.objective.item))})
+            sums.merge(losses)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         model.train(was_training)
-        if self.args.world_size > 1:
-            sums = self.accelerator.reduce(sums, reduction="sum")
-        loss, correct_sum, n_trained, n_items = sums.tolist()
-        metrics = {f"{metric_key_prefix}_loss": loss / (n_items or 1)}
-        if self.with_accuracy:
-            metrics[f"{metric_key_prefix}_accuracy"] = correct_sum / max(n_trained, 1)
+        found = {"loss": 0.0} | sums.means(self.accelerator)
+        found = self._shown(found | self.objective.derived(found))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=n_rows)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
@@ -202,10 +333,33 @@ class StepTrainer(OptimizerHooks, Trainer):
         if self.args.should_save:
             self._refresh_callback_states()
             self.state.save_to_json(str(staged / "trainer_state.json"))
-            publish(staged, final, {**self.checkpoint_facts, "step": self.state.global_step})
+            facts = {**self.checkpoint_facts, "step": self.state.global_step, "objective": self.objective.state()}
+            publish(staged, final, facts)
             rotate(run_dir, self.args.save_total_limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
         self.checkpoint_seconds = time.monotonic() - started
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Weights and tokenizer; the value head in a file of its own, where other programs look for it."""
+        folder = Path(output_dir or self.args.output_dir)
+        with without_value_head(self.model) as head:
+            super()._save(str(folder), state_dict)
+        if head is not None and self.args.should_save:
+            save_value_head(head, folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._load_with_head(Path(resume_from_checkpoint), super()._load_from_checkpoint, resume_from_checkpoint, model)
+        state = manifest_of(Path(resume_from_checkpoint)).get("objective", {})
+        self.objective.load_state(state)
+
+    def _load_best_model(self) -> None:
+        self._load_with_head(Path(str(self.state.best_model_checkpoint)), super()._load_best_model)
+
+    def _load_with_head(self, folder: Path, load: Callable[..., None], *arguments: Any) -> None:
+        with without_value_head(self.model) as head:
+            load(*arguments)
+        if head is not None:
+            load_value_head(head, folder)
 
     def _refresh_callback_states(self) -> None:
         for callback in self._exportable():

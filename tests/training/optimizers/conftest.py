@@ -61,17 +61,18 @@ def make(folder: Path, *, budget: int = 512, model: Any = None, callbacks: Any =
     model = model or make_tiny_llama(attn_implementation=attention.VARLEN)
     torch.manual_seed(1)
     model = apply_finetuning(model, config, [], torch.float32)
-    return StepTrainer(
+    trainer = StepTrainer(
         objective=SupervisedObjective(),
         forward=HiddenForward(model),
         token_budget=budget,
-        make_optimizer=optimizer_builder(config),
         model=model,
         args=training_arguments(config, autocast=None),
         train_dataset=Rows(),
         eval_dataset=Rows(4),
         callbacks=callbacks,
     )
+    trainer.make_optimizer = optimizer_builder(config)
+    return trainer
 
 
 @pytest.fixture(scope="session", autouse=True)

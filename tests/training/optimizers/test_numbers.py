@@ -255,3 +255,20 @@ def test_layerwise_is_the_same_arithmetic(make_trainer: Make) -> None:
         norms = [[e["grad_norm"] for e in t.state.log_history if "grad_norm" in e] for t in (together, apart)]
         assert norms[0] == pytest.approx(norms[1], rel=1e-5)
         assert all(weight.grad is None for weight in apart.model.parameters())
+
+
+def test_a_value_head_is_in_every_block(make_trainer: Make) -> None:
+    from tunesmith.models.value_head import attach_value_head
+
+    trainer = make_trainer(use_badam=True, badam_switch_interval=1)
+    head = attach_value_head(trainer.model, [])
+    optimizer: Any = trainer.create_optimizer()
+    for block in ("0", "1"):
+        trained = {name for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+        assert {name.split(".")[2] for name in trained if ".layers." in name} == {block}
+        assert {"v_head.summary.weight", "v_head.summary.bias"} < trained
+        for weight in trainer.model.parameters():
+            weight.grad = torch.ones_like(weight) if weight.requires_grad else None
+        before = head.summary.weight.detach().clone()
+        optimizer.step()
+        assert not torch.equal(before, head.summary.weight)

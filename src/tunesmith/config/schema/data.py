@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tunesmith.config.schema.key import CHAT, DATA, TOKENIZER, TRAIN, Group, key
+from tunesmith.config.schema.key import CHAT, DATA, ROWS, TOKENIZER, TRAIN, Group, key
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -15,21 +15,30 @@ class Data(Group):
     TITLE: ClassVar[str] = "data"
     COMMANDS: ClassVar[tuple[str, ...]] = DATA
 
-    dataset: tuple[str, ...] = key((), "Training data: names in dataset_info.json, or paths of files.")
+    dataset: tuple[str, ...] = key((), "Training data: names in dataset_info.json, or paths of files.", commands=ROWS)
     eval_dataset: tuple[str, ...] = key(
-        (), "Evaluation and prediction data: names or paths. Not together with `val_size`."
+        (), "Evaluation and prediction data: names or paths. Not together with `val_size`.", commands=ROWS
     )
     dataset_dir: str = key(
-        "data", "Folder of dataset_info.json; where it is missing the data sets that come with Tunesmith are used."
+        "data",
+        "Folder of dataset_info.json; where it is missing the data sets that come with Tunesmith are used.",
+        commands=ROWS,
     )
     val_size: float = key(
-        0.0, "Rows held out of the training data for evaluation: a share below 1, or a number of rows.", ge=0
+        0.0,
+        "Rows held out of the training data for evaluation: a share below 1, or a number of rows.",
+        ge=0,
+        commands=ROWS,
     )
-    max_samples: int | None = key(None, "Use at most this many rows of each data set.", ge=1)
-    cutoff_len: int = key(2048, "Longest row in tokens; longer ones are cut, and counted in the report.", ge=1)
+    max_samples: int | None = key(None, "Use at most this many rows of each data set.", ge=1, commands=ROWS)
+    cutoff_len: int = key(
+        2048, "Longest row in tokens; longer ones are cut, and counted in the report.", ge=1, commands=ROWS
+    )
     train_on_prompt: bool = key(False, "Train on the prompts, too, not on the answers alone.")
     mask_history: bool = key(False, "Train on the last answer of each conversation only.")
-    skip_bad_rows: bool = key(False, "Leave out rows that cannot be read, after reporting them, instead of stopping.")
+    skip_bad_rows: bool = key(
+        False, "Leave out rows that cannot be read, after reporting them, instead of stopping.", commands=ROWS
+    )
     allow_untrained_rows: bool = key(False, "Leave out rows in which no token would be trained instead of stopping.")
     packing: bool | None = key(
         None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tunesmith.config.schema.key import CHAT, EVAL, Group, key
+from tunesmith.config.schema.key import BATCH, CHAT, EVAL, Group, key
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -31,21 +31,57 @@ class Generating(Group):
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
+class Inferring(Group):
+    """Answers to a data set."""
+
+    TITLE: ClassVar[str] = "answers to a data set"
+    COMMANDS: ClassVar[tuple[str, ...]] = BATCH
+
+    save_name: str = key(
+        "generated_predictions.jsonl", "File that `infer` writes: prompt, predict and label of every row."
+    )
+    matrix_save_name: str | None = key(
+        None, "File for BLEU and ROUGE of these answers and for how long they took; default: no scores."
+    )
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class Evaluation(Group):
     """Benchmarks."""
 
     TITLE: ClassVar[str] = "benchmarks"
     COMMANDS: ClassVar[tuple[str, ...]] = EVAL
-    NOT_YET: ClassVar[str] = "benchmarks"
 
-    task: str | None = key(None, "Benchmark and split, such as mmlu_test.")
-    task_dir: str = key("evaluation", "Folder of the benchmarks.")
-    batch_size: int = key(4, "Questions at a time.", ge=1)
+    task: str | None = key(
+        None,
+        "What is asked: mmlu_test, mmlu_validation, ceval_validation, ceval_test, cmmlu_test; the path of a task's "
+        "YAML file; or lm_eval:NAME for a task of lm-evaluation-harness.",
+    )
+    split: str | None = key(
+        None, "Split of the benchmark, where `task` does not name it.", choices=("train", "validation", "test")
+    )
+    task_dir: str = key("evaluation", "Folder of the benchmarks; those that are not in it come from the hub.")
+    batch_size: int = key(
+        4,
+        "Questions or rows at a time.",
+        ge=1,
+        note="Where it is not set `infer` takes 16. It changes how fast answers come, not the answers.",
+        commands=(*EVAL, *BATCH),
+    )
     lang: str = key("en", "Language of the prompts.", choices=("en", "zh"))
-    n_shot: int = key(5, "Worked examples before each question.", ge=0)
-    save_dir: str | None = key(None, "Folder for the results; must not exist.")
+    n_shot: int = key(5, "Worked examples before each question, drawn once a subject.", ge=0)
+    save_dir: str | None = key(
+        None,
+        "Folder for the results; results of another evaluation in it are never written over.",
+        note="The same command goes on where a killed one stopped.",
+    )
     download_mode: str = key(
         "reuse_dataset_if_exists",
         "Whether benchmarks are downloaded again.",
         choices=("reuse_dataset_if_exists", "reuse_cache_if_exists", "force_redownload"),
+    )
+    forgetting: bool = key(
+        False,
+        "Instead of a `task`: a fixed set of questions before and after tuning, and whether the model forgot.",
+        not_yet="the probe",
     )

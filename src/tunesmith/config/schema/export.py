@@ -1,4 +1,4 @@
-"""Keys of `export`."""
+"""Keys of `export` and `expand`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ class Export(Group):
 
     export_dir: str | None = key(None, "Folder for the merged model.")
     overwrite_export: bool = key(False, "Write into `export_dir` although it holds a model already.")
-    export_size: int = key(5, "Largest size of one weight file, in GB.", ge=1)
+    export_size: int = key(5, "Largest size of one weight file, in GB.", ge=1, commands=("export", "expand"))
+    num_expand: int | None = key(
+        None, "Blocks that are added: one after each of that many groups of layers.", ge=1, commands=("expand",)
+    )
     export_device: str = key(
         "cpu", "Where weights are merged: cpu, or auto for the GPU if there is one.", choices=("cpu", "auto")
     )

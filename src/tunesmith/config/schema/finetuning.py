@@ -7,9 +7,6 @@ from typing import ClassVar
 
 from tunesmith.config.schema.key import MODEL, TRAIN, Group, key
 
-_LOSS = "this loss"
-_PISSA = "PiSSA"
-
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class Method(Group):
@@ -20,22 +17,14 @@ class Method(Group):
 
     stage: str = key(
         "sft",
-        "Kind of training: pt (plain text), sft (conversations), rm, ppo, dpo, kto (preferences).",
-        choices=("pt", "sft", "rm", "ppo", "dpo", "kto"),
-        not_yet_values={
-            "pt": "training on plain text",
-            "rm": "training reward models",
-            "ppo": "reinforcement learning",
-            "dpo": "preference training",
-            "kto": "training on good/bad marks",
-        },
+        "Kind of training: pt (plain text), sft (conversations), rm, dpo, kto (preferences), ppo, grpo (rewards).",
+        choices=("pt", "sft", "rm", "ppo", "dpo", "kto", "grpo"),
         commands=("train", "data"),
     )
     finetuning_type: str = key(
         "lora",
         "Which weights are trained: lora (small extra matrices), freeze (some layers), full (all), oft.",
         choices=("lora", "oft", "freeze", "full"),
-        not_yet_values={"oft": "orthogonal fine-tuning"},
         commands=MODEL,
     )
     pure_bf16: bool = key(False, "Hold and train the weights themselves in bfloat16, without a float32 copy.")
@@ -50,11 +39,11 @@ class Method(Group):
         "Most tokens in one forward pass; default: as many as memory holds. The result does not depend on it.",
         ge=1,
     )
-    use_dft_loss: bool = key(False, "Weigh each token by its own probability (DFT).", not_yet=_LOSS)
-    use_asft_loss: bool = key(False, "DFT held near the base model (ASFT).", not_yet=_LOSS)
-    asft_alpha: float = key(0.1, "Strength of that hold.", ge=0, not_yet=_LOSS)
-    use_eaft_loss: bool = key(False, "Weigh each token by the model's uncertainty (EAFT).", not_yet=_LOSS)
-    eaft_alpha: float = key(1.0, "Exponent of that weight.", ge=0, not_yet=_LOSS)
+    use_dft_loss: bool = key(False, "Weigh each token by the probability that the model gives it (DFT).")
+    use_asft_loss: bool = key(False, "DFT held near the base model (ASFT).")
+    asft_alpha: float = key(0.1, "Strength of that hold.", ge=0)
+    use_eaft_loss: bool = key(False, "Weigh each token by the model's uncertainty (EAFT).")
+    eaft_alpha: float = key(1.0, "Exponent of that weight.", ge=0)
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -67,7 +56,9 @@ class Lora(Group):
     lora_rank: int = key(8, "Rank of the extra matrices; higher learns more and takes more memory.", ge=1)
     lora_alpha: int | None = key(None, "Scale of the extra matrices; default: twice the rank.", ge=1)
     lora_dropout: float = key(0.0, "Share of inputs dropped at random while training.", ge=0, lt=1)
-    lora_target: tuple[str, ...] = key(("all",), "Modules that get matrices: all linear layers, or names.")
+    lora_target: tuple[str, ...] = key(
+        ("all",), "What gets matrices: all linear layers; ends of names; regular expressions for whole names; experts."
+    )
     additional_target: tuple[str, ...] = key((), "Modules trained in full beside the matrices and saved with them.")
     create_new_adapter: bool = key(False, "Merge the given adapters into the base and train a new one.")
     use_rslora: bool = key(False, "Scale by the square root of the rank (rsLoRA).")
@@ -76,9 +67,9 @@ class Lora(Group):
         None, "LoRA+: learning rate of matrix B over that of A.", gt=0, not_yet="LoRA+"
     )
     loraplus_lr_embedding: float = key(1e-06, "LoRA+: learning rate of embeddings.", gt=0, not_yet="LoRA+")
-    pissa_init: bool = key(False, "Start from the principal parts of the weights (PiSSA).", not_yet=_PISSA)
-    pissa_iter: int = key(16, "Steps of the fast decomposition; -1 computes it exactly.", ge=-1, not_yet=_PISSA)
-    pissa_convert: bool = key(False, "Save a PiSSA adapter as a plain LoRA.", not_yet=_PISSA)
+    pissa_init: bool = key(False, "Start from the principal parts of the weights (PiSSA).")
+    pissa_iter: int = key(16, "Steps of the fast decomposition; -1 computes it exactly.", ge=-1)
+    pissa_convert: bool = key(False, "Save a PiSSA adapter as a plain LoRA.")
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -91,7 +82,7 @@ class Freeze(Group):
     freeze_trainable_layers: int = key(2, "Layers to train: the last n, or with a negative number the first n.")
     freeze_trainable_modules: tuple[str, ...] = key(("all",), "Modules of these layers to train: all, or names.")
     freeze_extra_modules: tuple[str, ...] = key((), "Modules outside the layers to train, too.")
-    use_llama_pro: bool = key(False, "Train added blocks only (LLaMA-Pro).", not_yet="LLaMA-Pro")
+    use_llama_pro: bool = key(False, "Train only the blocks that tunesmith expand added (LLaMA Pro).")
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -100,9 +91,10 @@ class Oft(Group):
 
     TITLE: ClassVar[str] = "OFT"
     COMMANDS: ClassVar[tuple[str, ...]] = TRAIN
-    NOT_YET: ClassVar[str] = "orthogonal fine-tuning"
 
     oft_rank: int = key(0, "Number of blocks of a rotation; 0: take `oft_block_size`.", ge=0)
     oft_block_size: int = key(32, "Size of a block of a rotation.", ge=0)
-    oft_target: tuple[str, ...] = key(("all",), "Modules that get rotations: all linear layers, or names.")
+    oft_target: tuple[str, ...] = key(
+        ("all",), "What gets rotations: all linear layers; ends of names; regular expressions for whole names."
+    )
     module_dropout: float = key(0.0, "Share of rotations dropped at random while training.", ge=0, lt=1)

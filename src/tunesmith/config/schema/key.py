@@ -9,12 +9,15 @@ from typing import Any, ClassVar, TypedDict, Unpack
 
 TRAIN = ("train",)
 DATA = ("train", "data")
-CHAT = ("chat", "api", "webchat")
+BATCH = ("infer",)
+ROWS = (*DATA, *BATCH)
+CHAT = ("chat", "api", "webchat", *BATCH)
 INFER = (*CHAT, "export")
 MODEL = ("train", *INFER, "eval")
 TOKENIZER = ("train", "data", *INFER, "eval")
 EVAL = ("eval",)
-COMMANDS = ("train", "data", "export", "chat", "api", "webchat", "eval")
+BASE = (*TOKENIZER, "expand")
+COMMANDS = ("train", "data", "export", "chat", "api", "webchat", "infer", "eval", "expand")
 """The commands that take a configuration."""
 
 

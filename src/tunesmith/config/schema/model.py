@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tunesmith.config.schema.key import INFER, MODEL, TOKENIZER, TRAIN, Group, key
+from tunesmith.config.schema.key import BASE, INFER, MODEL, TOKENIZER, TRAIN, Group, key
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -20,7 +20,7 @@ class Model(Group):
     model_name_or_path: str | None = key(
         None,
         "The base model: a folder, a GGUF file, a model of the hub, or smollm2-135m, which comes with Tunesmith.",
-        commands=TOKENIZER,
+        commands=BASE,
     )
     adapter_name_or_path: tuple[str, ...] = key(
         (), "Adapters on top of the base model, in this order: folders or models of the hub."
@@ -30,18 +30,18 @@ class Model(Group):
     )
     force_base: bool = key(False, "Load an adapter even though it says that it was trained on another base model.")
     cache_dir: str | None = key(
-        None, "Where downloaded models are kept; the default is the hub's cache.", commands=TOKENIZER
+        None, "Where downloaded models are kept; the default is the hub's cache.", commands=BASE
     )
-    model_revision: str = key("main", "Branch, tag or commit of the model on the hub.", commands=TOKENIZER)
+    model_revision: str = key("main", "Branch, tag or commit of the model on the hub.", commands=BASE)
     trust_remote_code: bool = key(
-        False, "Run Python code that comes with the model. Only for publishers you trust.", commands=TOKENIZER
+        False, "Run Python code that comes with the model. Only for publishers you trust.", commands=BASE
     )
-    hf_hub_token: str | None = key(None, "Access token of the Hugging Face hub.", secret=True, commands=TOKENIZER)
+    hf_hub_token: str | None = key(None, "Access token of the Hugging Face hub.", secret=True, commands=BASE)
     ms_hub_token: str | None = key(
-        None, "Access token of ModelScope.", secret=True, commands=TOKENIZER, not_yet="the ModelScope hub"
+        None, "Access token of ModelScope.", secret=True, commands=BASE, not_yet="the ModelScope hub"
     )
     om_hub_token: str | None = key(
-        None, "Access token of openMind.", secret=True, commands=TOKENIZER, not_yet="the openMind hub"
+        None, "Access token of openMind.", secret=True, commands=BASE, not_yet="the openMind hub"
     )
     low_cpu_mem_usage: bool = key(
         True,

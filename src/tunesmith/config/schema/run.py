@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.config.schema.data import Data, Template
-from tunesmith.config.schema.evaluation import Evaluation, Generating
+from tunesmith.config.schema.evaluation import Evaluation, Generating, Inferring
 from tunesmith.config.schema.export import Export
 from tunesmith.config.schema.finetuning import Freeze, Lora, Method, Oft
 from tunesmith.config.schema.inference import Engine, Media, Quantization, Sglang, Vllm
@@ -15,7 +15,8 @@ from tunesmith.config.schema.key import Group, Key, keys_of
 from tunesmith.config.schema.megatron import HyperParallel, Megatron, Ray
 from tunesmith.config.schema.model import KTransformers, Memory, Model, Tokenizer
 from tunesmith.config.schema.optimizers import Apollo, Badam, Galore, OtherOptimizers, Swanlab
-from tunesmith.config.schema.preference import Preference, Reinforcement
+from tunesmith.config.schema.preference import Preference
+from tunesmith.config.schema.reinforcement import GroupRelative, Proximal, Rewards
 from tunesmith.config.schema.reporting import Evaluating, Hub, Logging, Profiler, Saving
 from tunesmith.config.schema.training import Loader, Loop, Optimizer, Precision, Processes
 
@@ -39,6 +40,7 @@ class RunConfig(
     Evaluating,
     Saving,
     Generating,
+    Inferring,
     Engine,
     Export,
     Evaluation,
@@ -47,7 +49,9 @@ class RunConfig(
     Vllm,
     Sglang,
     Preference,
-    Reinforcement,
+    Rewards,
+    Proximal,
+    GroupRelative,
     Oft,
     Galore,
     Apollo,

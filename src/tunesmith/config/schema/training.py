@@ -87,8 +87,15 @@ class Loop(Group):
     do_train: bool = key(False, "Train.", native=False)
     do_eval: bool = key(False, "Evaluate the loss; any `eval_strategy` but no turns it on.", native=False)
     do_predict: bool = key(False, "Write answers to the evaluation data.", native=False)
-    output_dir: str | None = key(None, "Folder for weights, checkpoints, logs and results.")
-    overwrite_output_dir: bool = key(False, "Start anew although `output_dir` holds a run already.", native=False)
+    output_dir: str | None = key(
+        None, "Folder for weights, checkpoints, logs and results.", commands=("train", "expand")
+    )
+    overwrite_output_dir: bool = key(
+        False,
+        "Start anew although `output_dir` holds a run already.",
+        native=False,
+        commands=("train", "expand"),
+    )
     resume_from_checkpoint: str | bool | None = key(
         None,
         "Checkpoint to go on from: a folder, or true for the newest in `output_dir`.",
@@ -158,9 +165,7 @@ class Optimizer(Group):
     adam_epsilon: float = key(1e-08, "Adam's guard against division by 0.", gt=0)
     max_grad_norm: float = key(1.0, "Longer gradients are shortened to this length; 0: never.", ge=0)
     neftune_noise_alpha: float | None = key(None, "Noise on the embeddings while training (NEFTune); 5 is usual.", gt=0)
-    label_smoothing_factor: float = key(
-        0.0, "Share of probability spread over all tokens.", ge=0, lt=1, not_yet="label smoothing"
-    )
+    label_smoothing_factor: float = key(0.0, "Share of probability spread over all tokens.", ge=0, lt=1)
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)

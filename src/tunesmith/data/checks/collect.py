@@ -84,7 +84,7 @@ def _converted(spec: DatasetSpec, config: RunConfig) -> Iterator[Example]:
 
 
 def _measured(spec: DatasetSpec, role: Role, encoder: Encoder, config: RunConfig) -> DatasetCheck:
-    """Rows of a stage that has no training yet: lengths, and the health of what was judged."""
+    """Rows of another stage: lengths of prompts and answers, and the health of what was judged."""
     found = DatasetCheck(role, spec.formatting, DatasetReport(spec.name, path=str(spec.path)))
     examples = read_examples(spec, config.stage, config.max_samples, config.seed, found.report)
     lengths: list[int] = []

@@ -1,4 +1,4 @@
-"""Lengths of examples whose stage has no training yet: pairs, judged answers, prompts, texts. Makes no labels."""
+"""Lengths of examples of other kinds than conversations: pairs, judged answers, prompts, texts. Makes no labels."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ Kind = Literal["conversation", "preference", "feedback", "text"]
 KIND_OF_STAGE: dict[str, Kind] = {
     "sft": "conversation",
     "ppo": "conversation",
+    "grpo": "conversation",
     "rm": "preference",
     "dpo": "preference",
     "kto": "feedback",
@@ -88,7 +89,7 @@ def stage_problems(spec: DatasetSpec, stage: str) -> list[Problem]:
                 "use stage pt, or another data set",
             )
         )
-    if spec.formatting == "alpaca":
+    if spec.formatting in ("alpaca", "completion"):
         problems += _alpaca_problems(spec, kind, stage, where)
     return problems
 
@@ -97,7 +98,12 @@ def _alpaca_problems(spec: DatasetSpec, kind: Kind, stage: str, where: str) -> l
     columns = spec.columns
     if not columns.prompt and not columns.query:
         return [Problem("neither prompt nor query is named", where, "name the column under columns: prompt")]
-    if kind in ("conversation", "feedback") and stage != "ppo" and not columns.response and not spec.ranking:
+    if (
+        kind in ("conversation", "feedback")
+        and stage not in ("ppo", "grpo")
+        and not columns.response
+        and not spec.ranking
+    ):
         fix = "name it under columns: response; a set of plain texts is for stage pt"
         return [Problem(f"stage {stage} needs an answer and no column of it is named", where, fix)]
     return []

@@ -94,14 +94,12 @@ def _flat(keys: set[str]) -> dict[str, Any] | None:
     is_ranking = "chosen" in judged
     system = _present(keys, "system")
     if "instruction" in keys:
-        response = _present(keys, "output", "response")
-        if response is None and not is_ranking:
-            return None
+        response = _present(keys, "output", "response")  # prompts alone are enough where the model answers them
         history = _present(keys, "history")
         columns = Columns("instruction", _present(keys, "input"), response, history, system=system, **judged)
         return {"formatting": "alpaca", "columns": columns, "ranking": is_ranking}
     response = _present(keys, "completion", "response")
-    if "prompt" in keys and (response or is_ranking):
+    if "prompt" in keys:
         columns = Columns("prompt", response=response, system=system, **judged)
         return {"formatting": "completion", "columns": columns, "ranking": is_ranking}
     if "text" in keys:

@@ -160,8 +160,8 @@ def verify(
     Raises:
         ExportError: a file is damaged, a tensor is missing, left over or of another dtype, or the logits differ.
     """
-    tensors = _check_files(folder, dtype)
-    model = _open(folder, trust_remote_code)
+    tensors = check_files(folder, dtype)
+    model = reopen(folder, torch.float32, trust_remote_code)
     written = logits_of(model, reference.prompts)
     largest = max(float(logits.abs().max()) for logits in reference.logits)
     count = reference.n_texts
@@ -199,7 +199,7 @@ def _tolerance(noise: float, largest: float, dtype: torch.dtype) -> float:
     return max(FP32_TOLERANCE, min(NOISE_FACTOR * noise, NOISE_CAP))
 
 
-def _check_files(folder: Path, dtype: torch.dtype) -> int:
+def check_files(folder: Path, dtype: torch.dtype) -> int:
     """Every shard whole and of the dtype wanted, every tensor of the index there; returns the number of tensors."""
     found: set[str] = set()
     for file in sorted(folder.glob("*.safetensors")):
@@ -223,10 +223,19 @@ def _check_files(folder: Path, dtype: torch.dtype) -> int:
     return len(found)
 
 
-def _open(folder: Path, trust_remote_code: bool) -> Any:
+def reopen(folder: Path, dtype: torch.dtype, trust_remote_code: bool, attention: str | None = None) -> Any:
+    """Opens a written folder as any other program would.
+
+    Raises:
+        ExportError: it cannot be opened, or tensors are missing, left over or of another shape.
+    """
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=trust_remote_code
+            folder,
+            dtype=dtype,
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
+            attn_implementation=attention,
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ExportError(f"the written folder cannot be opened again: {str(error).splitlines()[0]}") from error

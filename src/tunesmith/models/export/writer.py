@@ -19,24 +19,30 @@ from tunesmith.core.runs import sync_tree, write_json
 _logger = log.get_logger(__name__)
 
 
-def check_target(folder: Path, sources: list[Path], overwrite: bool) -> None:
+def check_target(
+    folder: Path,
+    sources: list[Path],
+    overwrite: bool,
+    keys: tuple[str, str] = ("export_dir", "overwrite_export"),
+) -> None:
     """Refuses a target that would lose something.
 
     Args:
         folder: `export_dir`.
         sources: base and adapter folders.
         overwrite: `overwrite_export`.
+        keys: names of the two keys, for messages.
 
     Raises:
         ExportError: with what to do.
     """
     for source in sources:
         if folder.resolve() == source.resolve() or folder.resolve() in source.resolve().parents:
-            raise ExportError(f"export_dir: {folder} holds {source}, which is read here; choose another folder")
+            raise ExportError(f"{keys[0]}: {folder} holds {source}, which is read here; choose another folder")
     if folder.exists() and not folder.is_dir():
-        raise ExportError(f"export_dir: {folder} is a file")
+        raise ExportError(f"{keys[0]}: {folder} is a file")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise ExportError(f"export_dir: {folder} is not empty; choose another, or set overwrite_export: true")
+        raise ExportError(f"{keys[0]}: {folder} is not empty; choose another, or set {keys[1]}: true")
 
 
 @contextmanager

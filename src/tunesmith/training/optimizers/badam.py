@@ -15,7 +15,7 @@ from torch import nn
 
 from tunesmith.core.errors import TrainingError
 from tunesmith.core.log import get_logger
-from tunesmith.models.adapters import _layers as layers_of
+from tunesmith.models.targets import layers_of
 from tunesmith.training.optimizers.in_backward import Group, trained_groups
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 NEVER = -1
+ALWAYS = "v_head."
+"""A value head is new and belongs to every block."""
 
 
 def badam(config: RunConfig, trainer: Any) -> torch.optim.Optimizer:
@@ -57,6 +59,7 @@ class BlockAdam(torch.optim.Optimizer):
         self._named = {n: w for n, w in trainer.model.named_parameters() if w.requires_grad}
         self._decaying = set(trainer.get_decay_parameter_names(trainer.model))
         self.blocks = [[n for n in self._named if n.startswith(f"{prefix}.{index}.")] for index in range(n_layers)]
+        self._always = {n for n in self._named if n.startswith(ALWAYS)}
         self._order = list(_order(config, [index for index, names in enumerate(self.blocks) if names]))
         self._mode, self._verbose = config.badam_switch_mode or "ascending", config.badam_verbose
         self._interval = NEVER if config.badam_switch_interval is None else config.badam_switch_interval
@@ -89,7 +92,7 @@ class BlockAdam(torch.optim.Optimizer):
     def _activate(self, block: int, rates: dict[str, Any] | None = None) -> None:
         """Makes one block the trained one; its states begin at 0."""
         self.active = block
-        names = set(self.blocks[block])
+        names = set(self.blocks[block]) | self._always
         self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
         groups: list[Group] = [{"params": [], "weight_decay": self._decay}, {"params": [], "weight_decay": 0.0}]
         for name, weight in self._named.items():

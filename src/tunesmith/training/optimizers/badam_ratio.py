@@ -36,10 +36,10 @@ class ShareAdam(torch.optim.Optimizer):
     """
 
     def __init__(self, config: RunConfig, trainer: Any, prefix: str, groups: list[Group]) -> None:
-        args = trainer.args
+        args, always = trainer.args, "v_head."
         names = {weight: name for name, weight in trainer.model.named_parameters()}
         for weight in names:
-            weight.requires_grad_(weight.requires_grad and names[weight].startswith(f"{prefix}."))
+            weight.requires_grad_(weight.requires_grad and names[weight].startswith((f"{prefix}.", always)))
         kept = [{**group, "params": [w for w in group["params"] if w.requires_grad]} for group in groups]
         kept = [group for group in kept if group["params"]]
         if not kept:

@@ -19,7 +19,7 @@ from tunesmith.core.errors import TrainingError
 from tunesmith.core.lazy import nearest
 from tunesmith.core.log import get_logger
 from tunesmith.core.optional import require
-from tunesmith.models.adapters import linear_names
+from tunesmith.models.targets import linear_names
 from tunesmith.training.optimizers.in_backward import Group, UpdateInBackward, trained_groups
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _BLOCKS_FROM = 4096
 """bitsandbytes and torchao keep states of smaller weights in float32."""
-Shape = torch.Size
 _NATIVE: tuple[tuple[str, float], ...] = (
     (r"adafactor", 0),
     (r"sgd", 0),
@@ -56,7 +55,7 @@ def state_bytes(config: RunConfig, model: nn.Module) -> int:
     return int(sum(each(w.shape, id(w) in apart) for w in trained.values()))
 
 
-def _families(config: RunConfig) -> dict[str, Callable[[Shape, bool], float]]:
+def _families(config: RunConfig) -> dict[str, Callable[[torch.Size, bool], float]]:
     """Family -> bytes of a weight of a shape, which is an embedding or not."""
     averaged = 4 if config.optim == "schedule_free_sgd" else 8
     return {
@@ -69,7 +68,7 @@ def _families(config: RunConfig) -> dict[str, Callable[[Shape, bool], float]]:
     }
 
 
-def _native(config: RunConfig, shape: Shape, is_embedding: bool) -> float:
+def _native(config: RunConfig, shape: torch.Size, is_embedding: bool) -> float:
     name = config.optim
     if name == "adafactor":
         return _factored(shape)
@@ -81,19 +80,19 @@ def _native(config: RunConfig, shape: Shape, is_embedding: bool) -> float:
     return next(cost for pattern, cost in _NATIVE if re.fullmatch(pattern, name)) * shape.numel()
 
 
-def _plain(base: str) -> Callable[[Shape], float]:
+def _plain(base: str) -> Callable[[torch.Size], float]:
     return _factored if base == "adafactor" else lambda shape: 8 * shape.numel()
 
 
-def _factored(shape: Shape) -> float:
+def _factored(shape: torch.Size) -> float:
     """A row and a column of second moments."""
     return 4 * (shape[0] + shape[1]) if len(shape) > 1 else 4 * shape.numel()
 
 
-def _low_rank(group: dict[str, Any], *, factored: bool) -> Callable[[Shape], float]:
+def _low_rank(group: dict[str, Any], *, factored: bool) -> Callable[[torch.Size], float]:
     """Moments in the small space, and the projection into it."""
 
-    def each(shape: Shape) -> float:
+    def each(shape: torch.Size) -> float:
         rows, columns = shape
         kind = group["proj_type"]
         longer, shorter = max(rows, columns), min(rows, columns)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from tunesmith.core.log import get_logger
+from tunesmith.models.value_head import value_head_of
 from tunesmith.training.optimizers.in_backward import Group, trained_groups
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ def muon(config: RunConfig, trainer: Any) -> torch.optim.Optimizer:
 
 
 def _embeddings(model: nn.Module) -> set[int]:
-    """Ids of the weights that map tokens to vectors and back; LoRA's parts of them included."""
+    """Ids of the weights that map tokens to vectors and back, or to values; LoRA's parts of them included."""
     found = set()
-    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+    for module in (model.get_input_embeddings(), model.get_output_embeddings(), value_head_of(model)):
         found |= {id(weight) for weight in module.parameters()} if module is not None else set()
     return found

@@ -59,6 +59,6 @@ def native(config: RunConfig, trainer: Any) -> torch.optim.Optimizer:
     except (ImportError, ValueError, TypeError, RuntimeError, NotImplementedError) as error:
         raise TrainingError(f"optim: {config.optim} cannot be used: {str(error).strip().splitlines()[0]}") from error
     if getattr(optimizer, "is_paged", False) and trainer.args.device.type == "cpu":
-        optimizer.is_paged = False  # type: ignore[attr-defined]
+        optimizer.is_paged = False
         logger.info("optim: %s: states are in the CPU's memory already, nothing is paged", config.optim)
     return optimizer

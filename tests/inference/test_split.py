@@ -8,7 +8,7 @@ import random
 import pytest
 
 from tunesmith.data.tools import FORMATS, load_tool_format
-from tunesmith.serving.split import CallWatch, ThoughtSplitter, overlap
+from tunesmith.inference.split import CallWatch, ThoughtSplitter, overlap
 
 WORDS = ("<think>\n", "\n</think>\n\n")
 

@@ -10,7 +10,7 @@ from tunesmith.core.types import ToolCall
 from tunesmith.data.tools import ToolFormat
 from tunesmith.inference.chat import StreamDecoder
 from tunesmith.inference.engine import Delta, TokenLogprob
-from tunesmith.serving.split import CallWatch, ThoughtSplitter
+from tunesmith.inference.split import CallWatch, ThoughtSplitter
 
 
 @dataclass(frozen=True, slots=True)

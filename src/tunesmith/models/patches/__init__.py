@@ -1,0 +1,1 @@
+"""Faults of the libraries that are worked around here, one a file."""
