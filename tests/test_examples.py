@@ -26,7 +26,7 @@ EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 PAGES = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "examples" / "README.md"])
 NO_PATHS = Checks(paths=False)
 PROGRAMS = ("tunesmith", "llamafactory-cli", "lmf")
-LATER = ("webchat", "webui")
+LATER = ("webui",)
 AWAITED: tuple[str, ...] = ()
 """Pictures that a run makes."""
 SHELL = ("bash", "sh", "shell", "console")

@@ -24,7 +24,6 @@ _EXAMPLES = {
     "webchat": "tunesmith webchat examples/inference/smollm2.yaml",
     "eval": "tunesmith eval --model_name_or_path smollm2-135m --template fewshot --task mmlu_test",
 }
-_LATER = ("webchat",)
 _PLACES = {"data": "data preview | check | convert"}
 _OWN_WORDS = {
     "data": """\
@@ -45,8 +44,6 @@ def wants_help(command: str, words: Sequence[str]) -> bool:
 
 def _lines(command: str) -> Iterator[str]:
     yield f"usage: tunesmith {_PLACES.get(command, command)} [CONFIG.yaml] [key=value | --key value]..."
-    if command in _LATER:
-        yield f"\nnot built yet: {command}. The keys below are what it will take."
     if command in _OWN_WORDS:
         yield "\n" + textwrap.indent(_OWN_WORDS[command], "  ")
     yield f"\nexample:\n  {_EXAMPLES[command]}\n"

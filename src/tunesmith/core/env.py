@@ -62,6 +62,13 @@ def set_default(name: str, value: str) -> None:
     os.environ.setdefault(name, value)
 
 
+def exempt_from_proxy(*hosts: str) -> None:
+    """Adds hosts to those that are reached without a proxy; what the user named stays."""
+    for name in ("no_proxy", "NO_PROXY"):
+        known = [part.strip() for part in os.environ.get(name, "").split(",") if part.strip()]
+        os.environ[name] = ",".join(dict.fromkeys([*known, *hosts]))
+
+
 def home() -> Path:
     """`TUNESMITH_HOME`: converted models and caches; default the user's cache folder."""
     chosen = get("TUNESMITH_HOME")
