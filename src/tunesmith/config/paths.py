@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tunesmith.config.fault import Fault
+from tunesmith.config.metrics import functions_exist
 from tunesmith.config.schema import KEYS, RunConfig
 from tunesmith.config.tasks import task_is_known
 from tunesmith.core.lazy import nearest
@@ -108,5 +109,6 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[Fault]]], ...
     (("train",), output_is_free),
     (("export",), export_is_free),
     (("eval",), task_is_known),
+    (KEYS["metrics"].commands, functions_exist),
 )
 """The commands that a rule is for, and the rule."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+<<<<<<< HEAD
 from tunesmith.config import data_rules, method_rules, optimizer_rules, paths, reinforcement_rules, stage_rules, tasks
+=======
+from tunesmith.config import data_rules, method_rules, metrics, paths, reinforcement_rules, stage_rules, tasks
+>>>>>>> main
 from tunesmith.config.fault import Fault
 from tunesmith.config.schema import COMMANDS, KEYS, RunConfig
 from tunesmith.config.schema.key import ROWS
@@ -14,6 +18,7 @@ Rule = Callable[[RunConfig], Iterator[Fault]]
 
 def faults(config: RunConfig, *, with_paths: bool = True) -> Iterator[Fault]:
     """Everything that does not go together for the command of this configuration."""
+<<<<<<< HEAD
     more = (
         *data_rules.RULES,
         *stage_rules.RULES,
@@ -22,6 +27,10 @@ def faults(config: RunConfig, *, with_paths: bool = True) -> Iterator[Fault]:
         *reinforcement_rules.RULES,
     )
     for commands, rule in (*RULES, *more, *(paths.RULES if with_paths else ())):
+=======
+    more = (data_rules, stage_rules, method_rules, metrics, reinforcement_rules, *([paths] if with_paths else []))
+    for commands, rule in (*RULES, *(pair for module in more for pair in module.RULES)):
+>>>>>>> main
         if config.command in commands:
             yield from rule(config)
 

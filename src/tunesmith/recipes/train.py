@@ -16,7 +16,12 @@ from tunesmith.core.runs import Run, merge_results, write_atomic
 
 logger = get_logger(__name__)
 
-_PLOTTED = {"dpo": ("rewards/accuracies", "rewards/margins"), "kto": ("rewards/chosen", "rewards/margins")}
+_PLOTTED = {
+    "dpo": ("rewards/accuracies", "rewards/margins"),
+    "kto": ("rewards/chosen", "rewards/margins"),
+    "ppo": ("reward", "kl"),
+    "grpo": ("reward", "kl"),
+}
 """Stage -> metrics that are drawn beside the loss."""
 _PARTS_OF_LOSS = ("_sft_loss", "_odds_ratio_loss")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.config.schema.data import Data, Template
-from tunesmith.config.schema.evaluation import Evaluation, Generating, Inferring
+from tunesmith.config.schema.evaluation import Evaluation, Generating, Inferring, Metrics
 from tunesmith.config.schema.export import Export
 from tunesmith.config.schema.finetuning import Freeze, Lora, Method, Oft
 from tunesmith.config.schema.inference import Engine, Media, Quantization, Sglang, Vllm
@@ -40,6 +40,7 @@ class RunConfig(
     Evaluating,
     Saving,
     Generating,
+    Metrics,
     Inferring,
     Engine,
     Export,
