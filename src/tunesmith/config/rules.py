@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-<<<<<<< HEAD
-from tunesmith.config import data_rules, method_rules, optimizer_rules, paths, reinforcement_rules, stage_rules, tasks
-=======
-from tunesmith.config import data_rules, method_rules, metrics, paths, reinforcement_rules, stage_rules, tasks
->>>>>>> main
+from tunesmith.config import (
+    data_rules,
+    method_rules,
+    metrics,
+    optimizer_rules,
+    paths,
+    reinforcement_rules,
+    stage_rules,
+    tasks,
+)
 from tunesmith.config.fault import Fault
 from tunesmith.config.schema import COMMANDS, KEYS, RunConfig
 from tunesmith.config.schema.key import ROWS
@@ -18,19 +23,9 @@ Rule = Callable[[RunConfig], Iterator[Fault]]
 
 def faults(config: RunConfig, *, with_paths: bool = True) -> Iterator[Fault]:
     """Everything that does not go together for the command of this configuration."""
-<<<<<<< HEAD
-    more = (
-        *data_rules.RULES,
-        *stage_rules.RULES,
-        *method_rules.RULES,
-        *optimizer_rules.RULES,
-        *reinforcement_rules.RULES,
-    )
-    for commands, rule in (*RULES, *more, *(paths.RULES if with_paths else ())):
-=======
-    more = (data_rules, stage_rules, method_rules, metrics, reinforcement_rules, *([paths] if with_paths else []))
+    more = [data_rules, stage_rules, method_rules, optimizer_rules, metrics, reinforcement_rules]
+    more += [paths] if with_paths else []
     for commands, rule in (*RULES, *(pair for module in more for pair in module.RULES)):
->>>>>>> main
         if config.command in commands:
             yield from rule(config)
 

@@ -80,7 +80,8 @@ def set_up(config: RunConfig, run: Run) -> Session:
 
 
 def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: Any, parts: tuple[Any, Any]) -> Session:
-    from tunesmith.models.dtype import training_precision
+    from tunesmith.models.aids import Aids
+    from tunesmith.models.dtype import evaluation_dtype, training_precision
     from tunesmith.models.forward import HiddenForward
     from tunesmith.models.load import base_folder, stored_dtype
     from tunesmith.objectives.base import OBJECTIVES, objective_name
@@ -97,7 +98,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     model, tokenizer = parts
     autocast = training_precision(config, stored_dtype(base_folder(model))).autocast
     objective = lookup(OBJECTIVES, objective_name(config.stage, config.pref_loss)).build(config)
-    forward = HiddenForward(model, reads_hidden=objective.needs_value_head)
+    forward = HiddenForward(model, Aids.of(config), reads_hidden=objective.needs_value_head)
     plan = plan_memory(config, model, forward, prepared, resume)
     stop = StopOnSignal()
 
@@ -125,6 +126,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
         callbacks=callbacks,
     )
     trainer.make_optimizer = optimizer_builder(config)
+    trainer.evaluation_dtype = evaluation_dtype(config)
     if is_kept(config, objective):
         keep_reference(trainer)
     trainer.reinforcement = find_reinforcement(config, objective, model, tokenizer, prepared.train)

@@ -16,12 +16,13 @@ _OURS = {
     # A step of the trainer is a whole optimizer step; micro-batches are cut inside it by tokens (training/batches.py).
     "gradient_accumulation_steps",
     "per_device_train_batch_size",
-    # Decided by models/dtype.py, models/load.py, data/ and recipes/.
+    # Decided by models/dtype.py, models/load.py, models/aids.py, data/ and recipes/.
     "bf16",
     "fp16",
     "gradient_checkpointing",
     "gradient_checkpointing_kwargs",
     "activation_checkpointing",
+    "neftune_noise_alpha",
     "do_train",
     "do_eval",
     "do_predict",

@@ -64,6 +64,7 @@ class StepTrainer(OptimizerHooks, Trainer):
         self.hidden_metrics = hidden_metrics
         self.step_sums = Sums()
         self.checkpoint_facts = checkpoint_facts or {}
+        self.evaluation_dtype: torch.dtype | None = None  # None: as in training
         self.tokens_seen = 0
         self.trained_tokens_seen = 0
 
@@ -218,7 +219,14 @@ class StepTrainer(OptimizerHooks, Trainer):
 
     def _loss(self, model: nn.Module, batch: MicroBatch, baseline: torch.Tensor | None) -> LossOutput:
         with self.compute_loss_context_manager():
-            return self.objective.loss(self._score(model, batch, baseline))
+            output = self.objective.loss(self._score(model, batch, baseline))
+            balance = self.hidden_forward.take_balance()
+        if balance is None:
+            return output
+        items = batch.items_of_sequences(self.objective.item)
+        total = (balance * items).sum()
+        metrics = {**output.metrics, "balance_loss": (total, float(items.sum()))}
+        return LossOutput(output.loss_sum + (self.hidden_forward.aids.balance or 0.0) * total, metrics)
 
     @torch.no_grad()
     def _baseline(self, steps: Iterable[StepRows]) -> torch.Tensor | None:
@@ -277,7 +285,8 @@ class StepTrainer(OptimizerHooks, Trainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Evaluates the loss; random state is left as it was, so training ends with the same weights either way."""
-        with torch.random.fork_rng():
+        half, place = self.evaluation_dtype, self.args.device.type
+        with torch.random.fork_rng(), torch.autocast(place, half) if half else contextlib.nullcontext():
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     @torch.no_grad()

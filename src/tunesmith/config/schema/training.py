@@ -12,7 +12,6 @@ from tunesmith.config.schema.key import DATA, MODEL, Group, key
 _COMPILE = "compiling the model with torch.compile"
 _SHARDED = "sharded training with DeepSpeed or FSDP"
 _FP8 = "training in 8-bit floats"
-_LIGER = "liger kernels"
 
 SCHEDULERS = (
     "linear",
@@ -177,8 +176,8 @@ class Precision(Group):
 
     bf16: bool = key(False, "Compute in bfloat16 with float32 weights.")
     fp16: bool = key(False, "Compute in float16 with float32 weights.")
-    bf16_full_eval: bool = key(False, "Evaluate in bfloat16.", not_yet="another number format for evaluation")
-    fp16_full_eval: bool = key(False, "Evaluate in float16.", not_yet="another number format for evaluation")
+    bf16_full_eval: bool = key(False, "Compute in bfloat16 while evaluating.", native=False)
+    fp16_full_eval: bool = key(False, "Compute in float16 while evaluating.", native=False)
     tf32: bool | None = key(None, "Allow TF32 on newer NVIDIA GPUs.")
     gradient_checkpointing: bool = key(
         False,
@@ -192,7 +191,7 @@ class Precision(Group):
         None,
         "Settings of gradient checkpointing.",
         aliases=("activation_checkpointing_kwargs",),
-        note="Tunesmith always takes the kind without re-entry, which gives the same gradients; nothing else is used.",
+        note="`use_reentrant`, `preserve_rng_state`, `determinism_check`, as torch has them.",
         native=False,
     )
     use_cache: bool = key(
@@ -202,8 +201,10 @@ class Precision(Group):
     torch_compile: bool = key(False, "Compile the model.", not_yet=_COMPILE)
     torch_compile_backend: str | None = key(None, "Compiler.", not_yet=_COMPILE)
     torch_compile_mode: str | None = key(None, "Mode of the compiler.", not_yet=_COMPILE)
-    use_liger_kernel: bool = key(False, "Fused kernels of the liger-kernel package.", not_yet=_LIGER)
-    liger_kernel_config: dict[str, Any] | None = key(None, "Which of these kernels.", not_yet=_LIGER)
+    use_liger_kernel: bool = key(
+        False, "Fused kernels of the liger-kernel package.", note="The same as `enable_liger_kernel`.", native=False
+    )
+    liger_kernel_config: dict[str, Any] | None = key(None, "Which of these kernels.", native=False)
     fp8: bool = key(False, "Compute in 8-bit floats.", not_yet=_FP8, native=False)
     fp8_backend: str = key("auto", "Library for it.", not_yet=_FP8, native=False)
     fp8_enable_fsdp_float8_all_gather: bool = key(False, "Gather FSDP weights in 8 bits.", not_yet=_FP8, native=False)
