@@ -12,6 +12,7 @@ from tunesmith.config.schema.export import Export
 from tunesmith.config.schema.finetuning import Freeze, Lora, Method, Oft
 from tunesmith.config.schema.inference import Engine, Media, Quantization, Sglang, Vllm
 from tunesmith.config.schema.key import Group, Key, keys_of
+from tunesmith.config.schema.making import Generator, LongText, Making
 from tunesmith.config.schema.megatron import HyperParallel, Megatron, Ray
 from tunesmith.config.schema.model import KTransformers, Memory, Model, Tokenizer
 from tunesmith.config.schema.optimizers import Apollo, Badam, Galore, OtherOptimizers, Swanlab
@@ -43,6 +44,9 @@ class RunConfig(
     Metrics,
     Inferring,
     Engine,
+    LongText,
+    Making,
+    Generator,
     Export,
     Evaluation,
     Quantization,

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tunesmith.config.schema.key import DATA, MODEL, Group, key
+from tunesmith.config.schema.key import DATA, MAKING, MODEL, Group, key
 
 _COMPILE = "compiling the model with torch.compile"
 _SHARDED = "sharded training with DeepSpeed or FSDP"
@@ -87,7 +87,10 @@ class Loop(Group):
     do_eval: bool = key(False, "Evaluate the loss; any `eval_strategy` but no turns it on.", native=False)
     do_predict: bool = key(False, "Write answers to the evaluation data.", native=False)
     output_dir: str | None = key(
-        None, "Folder for weights, checkpoints, logs and results.", commands=("train", "expand")
+        None,
+        "Folder for weights, checkpoints, logs and results.",
+        commands=("train", "expand", *MAKING),
+        note="Default of data make and data dialogue: output; of data split: saveChunk.",
     )
     overwrite_output_dir: bool = key(
         False,
