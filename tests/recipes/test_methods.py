@@ -27,6 +27,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "pissa": {"pissa_init": True},
     "pissa converted": {"pissa_init": True, "pissa_convert": True, "pissa_iter": -1},
     "oft": {"finetuning_type": "oft", "oft_block_size": 8, "module_dropout": 0.2},
+    "lora, yarn": {"rope_scaling": "yarn", "cutoff_len": 600},
+    "full, llama3": {"finetuning_type": "full", "rope_scaling": "llama3", "cutoff_len": 600},
     "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
     "full": {"finetuning_type": "full"},
 }

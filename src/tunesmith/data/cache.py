@@ -51,9 +51,10 @@ def tokenizer_version(tokenizer: Any) -> str:
     """Hash of what decides a tokenizer's ids: backend (without padding and truncation), chat template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
-        state = json.loads(backend.to_str())
-        state.pop("padding", None)
-        state.pop("truncation", None)
+        names = ("normalizer", "pre_tokenizer", "model", "post_processor", "decoder")
+        parts = [getattr(backend, name) for name in names]
+        state: Any = [None if part is None else hashlib.sha256(part.__getstate__()).hexdigest() for part in parts]
+        state += [(index, repr(token)) for index, token in sorted(backend.get_added_tokens_decoder().items())]
     else:
         state = sorted(tokenizer.get_vocab().items())
     marks = {name: str(value) for name, value in sorted(tokenizer.special_tokens_map.items())}

@@ -1,4 +1,4 @@
-"""Segments -> token ids and labels; one batch call of the tokenizer for all rows.
+"""Segments -> token ids and labels; all rows of a batch together, each text once.
 
 Adjacent segments are one text for the tokenizer, as if it were called on the whole, unless a segment `breaks` or its
 `trained` differs. Text that came from a row or a request never becomes a special token, nor any added token that the
@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from tunesmith.core.errors import TemplateError
 from tunesmith.core.types import IGNORE_INDEX, Segment
 from tunesmith.data.guard import Guard, guard_of
+from tunesmith.data.words import words_for
 
 
 class TokenFacts(Protocol):
@@ -40,8 +43,7 @@ class TokenFacts(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(NamedTuple):
     """A stretch of a row: known ids, or the number of a text to encode (`guarded`: by the private copy).
 
     Without either it is the mark that the next label is eos.
@@ -63,6 +65,7 @@ class _Plan:
     guard: Guard
     plain: dict[str, int] = field(default_factory=dict)
     guarded: dict[str, int] = field(default_factory=dict)
+    looked_up: dict[str, int] = field(default_factory=dict)
 
 
 def encode(segments: Sequence[Segment], tokenizer: Any, template: TokenFacts) -> tuple[list[int], list[int]]:
@@ -130,24 +133,28 @@ def _joined(run: list[Segment]) -> list[Segment]:
 
 
 def _token_id(name: str, plan: _Plan) -> int:
+    if name in plan.looked_up:
+        return plan.looked_up[name]
     found = plan.tokenizer.convert_tokens_to_ids(name)
     if found is None or (found == plan.tokenizer.unk_token_id and name != plan.tokenizer.unk_token):
         raise TemplateError(
             f"template {plan.template.name!r} writes the token {name!r}, which this tokenizer does not have; "
             "it belongs to another model family"
         )
-    return int(found)
+    return plan.looked_up.setdefault(name, int(found))
 
 
 def _encode_texts(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Ids of each text, special tokens read and none added, by the tokenizer's own threads."""
+    """Ids of each text, special tokens read and none added."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not texts:
         return []
     # Another call may have left padding or truncation on; the tokenizer's own call sets all of them anew.
     is_ready = backend is not None and not (backend.padding or backend.truncation or backend.encode_special_tokens)
-    if backend is not None and is_ready:
-        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    if is_ready:
+        return [
+            np.frombuffer(ids, dtype=np.int32).tolist() for ids in words_for(tokenizer, len(tokenizer)).encode(texts)
+        ]
     answer = tokenizer(texts, add_special_tokens=False, split_special_tokens=False, return_attention_mask=False)
     ids: list[list[int]] = answer["input_ids"]
     return ids

@@ -57,11 +57,17 @@ class Guard:
         return frozenset(name[:2] for name in self.names)
 
     @functools.cached_property
+    def _firsts(self) -> str:
+        return "".join(sorted({name[0] for name in self.names}))
+
+    @functools.cached_property
     def _twins(self) -> dict[str, str]:
         return {name: _TWIN.format(index=index) for index, name in enumerate(self._twinned)}
 
     def occurs_in(self, text: str) -> bool:
-        """Whether a guarded name is in the text; the two-character test keeps it cheap where there are hundreds."""
+        """Whether a guarded name is in the text; the tests of the first characters keep it cheap."""
+        if not any(first in text for first in self._firsts):
+            return False
         return any(opening in text for opening in self._openings) and self._pattern.search(text) is not None
 
     def rename(self, text: str) -> str:

@@ -6,6 +6,7 @@ Pure functions over frozen data. Token ids are made in `encode.py`, the tokenize
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -140,10 +141,7 @@ def render_turn(
     """
     turns = _write_turns(_Writer(template, settings, tokens), conversation, training=False)
     prompt = [part for turn in turns[:-1] for part in turn.prompt + turn.answer] + list(turns[-1].prompt)
-    return (
-        [replace(part, trained=False) for part in prompt],
-        [replace(part, trained=True) for part in turns[-1].answer],
-    )
+    return _flagged(prompt, False), _flagged(list(turns[-1].answer), True)
 
 
 def render_turns(
@@ -201,9 +199,13 @@ def _with_flags(
     answers = trained or settings.train_on_prompt
     if exchange.answer is not None and exchange.answer.trained is not None:
         answers = exchange.answer.trained
-    return Turn(
-        tuple(replace(part, trained=asks) for part in prompt), tuple(replace(part, trained=answers) for part in answer)
-    )
+    return Turn(tuple(_flagged(prompt, asks)), tuple(_flagged(answer, answers)))
+
+
+def _flagged(parts: list[Segment], trained: bool) -> list[Segment]:
+    return [
+        part if part.trained == trained else Segment(part.text, trained, part.literal, part.breaks) for part in parts
+    ]
 
 
 def _exchanges(conversation: Conversation) -> tuple[Message | None, list[_Exchange]]:
@@ -295,7 +297,7 @@ def _answer(writer: _Writer, answer: Message | None, text: str, ids: Sequence[st
     template = writer.template
     if answer is None:
         return []
-    pieces = split_marks(text, [word.strip() for word in (*template.thought_words, *template.tool_call_words)])
+    pieces = split_marks(text, template.answer_marks)
     if not answer.tool_calls:
         return _segments(template.assistant, pieces, writer.tokens)
     calls_pieces = _calls_pieces(writer, answer, ids)
@@ -346,9 +348,20 @@ def _segments(slot: Slot, pieces: Pieces, tokens: TokenNames) -> list[Segment]:
     for element in slot:
         if isinstance(element, Token):
             name = {BOS: tokens.bos, EOS: tokens.eos}.get(element.name, element.name)
-            segments += [Segment(name, breaks=True)] if name else []
+            segments += [_literal(name)] if name else []
             continue
-        written = _parts(_filled((element,), pieces) if CONTENT in element else [(element, True)])
-        if written:
-            segments += [replace(written[0], breaks=True), *written[1:]]
+        if CONTENT not in element:
+            segments += [_literal(element)] if element else []
+            continue
+        breaks = True
+        for text, literal in _filled((element,), pieces):
+            if text:
+                segments.append(Segment(text, False, literal, breaks))
+                breaks = False
     return segments
+
+
+@functools.lru_cache(maxsize=1024)
+def _literal(text: str) -> Segment:
+    """Text of a slot that is encoded apart; the same object each time."""
+    return Segment(text, breaks=True)

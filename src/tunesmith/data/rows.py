@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
@@ -249,8 +250,9 @@ class RowsBuilder:
 def pack_arrays(rows: Iterable[TokenizedRow]) -> TokenizedRows:
     """Row objects as arrays."""
     rows = list(rows)
-    ids = np.array([token for row in rows for token in row.input_ids], dtype=np.int32)
-    labels = np.array([label for row in rows for label in row.labels], dtype=np.int64)
+    count = sum(len(row.input_ids) for row in rows)
+    ids = np.fromiter(chain.from_iterable(row.input_ids for row in rows), np.int32, count)
+    labels = np.fromiter(chain.from_iterable(row.labels for row in rows), np.int64, count)
     odd_places = np.flatnonzero((labels != IGNORE_INDEX) & (labels != ids))
     names = list(dict.fromkeys(row.source.file if row.source else "" for row in rows))
     place = {name: index for index, name in enumerate(names)}

@@ -111,6 +111,11 @@ class Template:
         return first.partition(CONTENT)[0].strip() if isinstance(first, str) else ""
 
     @property
+    def answer_marks(self) -> tuple[str, ...]:
+        """Marks that an answer may write out in its text: a thought's and a call's."""
+        return tuple(word.strip() for word in (*self.thought_words, *self.tool_call_words))
+
+    @property
     def reasons(self) -> bool:
         """Whether the family has a thinking mode."""
         return self.kind in ("reasoning", "reasoning_close_tag_only")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -51,17 +51,17 @@ class Encoder:
         template: how conversations are written.
         settings: choices of the run.
         cutoff_len: tokens of the longest row.
+        names: of bos and eos.
     """
 
     tokenizer: Any
     template: Template | AutoTemplate
     settings: RenderSettings
     cutoff_len: int
+    names: TokenNames = field(init=False)
 
-    @property
-    def names(self) -> TokenNames:
-        """Names of bos and eos."""
-        return token_names(self.tokenizer, self.template)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", token_names(self.tokenizer, self.template))
 
     def segments(self, conversation: Conversation) -> list[Segment]:
         """The whole conversation, rendered.

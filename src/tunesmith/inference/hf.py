@@ -26,6 +26,7 @@ from tunesmith.inference.padded import PaddedForward
 from tunesmith.inference.schedule import Limits, Scheduler
 from tunesmith.inference.scoring import PromptScorer, Score, ScoreRequest, check_requests
 from tunesmith.inference.sequence import Decode, Sequence
+from tunesmith.models import rope
 from tunesmith.models.forward import base_model_of
 from tunesmith.models.live_adapter import AdapterHooks, LiveAdapter, load_live_adapter
 from tunesmith.models.memory import cache_bytes
@@ -70,7 +71,9 @@ class HuggingFaceEngine(SteppedEngine):
         self._decode = decode
         self._pad = 0 if pad_token_id is None else pad_token_id
         self._base_path = base_path
-        self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.context: int | None = rope.context_of(model.config)
+        if rope.kind_of(model.config) == "dynamic":  # frequencies follow the longest text of a batch
+            self.batch_size, padded = 1, True
         self._hooks = AdapterHooks(self._base)
         self._adapters: dict[str, LiveAdapter] = {}
         self._request_ids, self._versions = itertools.count(1), itertools.count(1)

@@ -106,10 +106,13 @@ def _open(
 
 def _live_adapter(config: RunConfig) -> Path | None:
     """The folder of the configured adapter, if it is a single one that can stay apart from the base."""
+    from tunesmith.models import rope
     from tunesmith.models.hub import resolve_adapter
     from tunesmith.models.live_adapter import obstacle, read_settings
 
     if len(config.adapter_name_or_path) != 1:
         return None
     path = resolve_adapter(config.adapter_name_or_path[0], cache_dir=config.cache_dir, token=config.hf_hub_token)
+    if rope.kept_with(path) is not None:  # the base must be loaded as the adapter was trained
+        return None
     return path if obstacle(read_settings(path)) is None else None

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from tunesmith.core.errors import ModelError
+from tunesmith.models import rope
 from tunesmith.models.pissa import is_pissa
 
 _PREFIX = "base_model.model."
@@ -114,7 +115,7 @@ def _scaling(settings: dict[str, Any], module: str, rank: int) -> float:
     return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
 
 
-def load_live_adapter(name: str, path: Path, base: nn.Module, version: int) -> LiveAdapter:
+def load_live_adapter(name: str, path: Path, base: Any, version: int) -> LiveAdapter:
     """Reads an adapter for a base model; the base is not changed.
 
     Args:
@@ -132,6 +133,9 @@ def load_live_adapter(name: str, path: Path, base: nn.Module, version: int) -> L
     reason = obstacle(settings)
     if reason:
         raise ModelError(f"adapter {path} cannot be served beside others: {reason}; {_INSTEAD}")
+    kept = rope.kept_with(path)
+    if kept is not None and kept["rope_parameters"] != base.config.get_text_config().rope_parameters:
+        raise ModelError(f"adapter {path} was trained on stretched positions (rope_scaling); {_INSTEAD}")
     weights = path / "adapter_model.safetensors"
     if not weights.is_file():
         raise ModelError(f"adapter {path} has no adapter_model.safetensors")

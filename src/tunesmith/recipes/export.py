@@ -38,6 +38,7 @@ def run(config: RunConfig) -> Path:
     from tunesmith.models.export.verify import check_adapter_weights, take_reference, verify
     from tunesmith.models.export.writer import check_target, set_end_tokens, staged, write_tokenizer, write_weights
     from tunesmith.models.load import load_model
+    from tunesmith.models.rope import context_of
     from tunesmith.models.tokenizer import end_token_ids, load_template_for, load_tokenizer
     from tunesmith.models.value_head import copy_value_head
 
@@ -66,7 +67,7 @@ def run(config: RunConfig) -> Path:
     with staged(target) as folder:
         set_chat_template(tokenizer, template, is_compat(config))
         set_end_tokens(model, tokenizer, ends)
-        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        context = context_of(model.config)
         write_weights(model, folder, dtype=dtype, shard_gb=config.export_size)
         if copy_value_head([*reversed(adapters), base.path], folder):
             _logger.info("its value head goes with it: the folder is a reward model")

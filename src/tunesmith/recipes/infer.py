@@ -13,7 +13,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.core.runs import write_json
 from tunesmith.evaluation.progress import ProgressBar
 from tunesmith.recipes.answering import Answering
-from tunesmith.recipes.predict import scores
+from tunesmith.recipes.predict import scoreboard, scores
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -54,6 +54,7 @@ def run(config: RunConfig) -> None:
         batch_size=batch_size,
         adapter=opened.adapter,
         skip_special_tokens=config.skip_special_tokens,
+        score=scoreboard(config)().add if config.metrics else None,
     )
     prepared = time.monotonic() - began
     found = None
@@ -64,7 +65,7 @@ def run(config: RunConfig) -> None:
             found = done if found is None else found
     _logger.info("%d answers are in %s", len(rows), file)
     if config.matrix_save_name:
-        metrics = scores(file, time.monotonic() - started, len(rows) - (found or 0), batch_size)
+        metrics = scores(file, scoreboard(config)(), time.monotonic() - started, len(rows) - (found or 0), batch_size)
         metrics["predict_model_preparation_time"] = round(prepared, 4)
         write_json(Path(config.matrix_save_name).expanduser(), metrics)
         _logger.info("%s: %s", config.matrix_save_name, metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -132,6 +133,13 @@ def split_marks(text: str, marks: Sequence[str]) -> list[tuple[str, bool]]:
     """
     if not marks:
         return [(text, False)] if text else []
-    pattern = "|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True))
-    pieces = re.split(f"({pattern})", text)
+    if not any(mark in text for mark in marks):
+        return [(text.replace(SHIELD, ""), False)] if text else []
+    pieces = _any_of(tuple(marks)).split(text)
     return [(piece.replace(SHIELD, ""), index % 2 == 1) for index, piece in enumerate(pieces) if piece]
+
+
+@functools.lru_cache(maxsize=64)
+def _any_of(marks: tuple[str, ...]) -> re.Pattern[str]:
+    pattern = "|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True))
+    return re.compile(f"({pattern})")
