@@ -7,6 +7,8 @@ import pytest
 
 from tunesmith.config.coerce import coerce
 from tunesmith.config.schema import COMMANDS, GROUPS, KEYS, RunConfig
+from tunesmith.config.schema.key import keys_of
+from tunesmith.config.schema.making import Generator, LongText, Making
 
 DATA = Path(__file__).parent / "data"
 ARGUMENTS = json.loads((DATA / "known_arguments.json").read_text())
@@ -28,6 +30,7 @@ OURS = {
     "stop",
     "force_template",
     "template_compat",
+    *(name for group in (LongText, Making, Generator) for name in keys_of(group)),
     "reward_funcs",
     "reward_weights",
     "ppo_kl_weight",

@@ -20,7 +20,7 @@ def _compares(config: RunConfig) -> bool:
 def pissa_is_on(config: RunConfig) -> Iterator[Fault]:
     """Details of PiSSA need PiSSA."""
     for name in ("pissa_iter", "pissa_convert"):
-        if name in config.explicit and getattr(config, name) and not config.pissa_init:
+        if config.asks_for(name) and not config.pissa_init:
             yield Fault((name, "pissa_init"), f"{name} does nothing without pissa_init", "set pissa_init: true")
 
 
@@ -44,7 +44,7 @@ def pissa_starts_an_adapter(config: RunConfig) -> Iterator[Fault]:
 
 def lora_plus_has_a_ratio(config: RunConfig) -> Iterator[Fault]:
     """LoRA+ is turned on by its ratio."""
-    if "loraplus_lr_embedding" in config.explicit and config.loraplus_lr_ratio is None:
+    if config.asks_for("loraplus_lr_embedding") and config.loraplus_lr_ratio is None:
         keys = ("loraplus_lr_embedding", "loraplus_lr_ratio")
         yield Fault(keys, "loraplus_lr_embedding does nothing without loraplus_lr_ratio", "set loraplus_lr_ratio: 16")
 
@@ -54,7 +54,7 @@ def rotations_have_one_size(config: RunConfig) -> Iterator[Fault]:
     if config.finetuning_type != "oft":
         return
     keys = ("oft_rank", "oft_block_size")
-    if config.oft_rank and config.oft_block_size and "oft_block_size" in config.explicit:
+    if config.oft_rank and config.oft_block_size and config.asks_for("oft_block_size"):
         what = "oft_rank and oft_block_size give each other (their product is a layer's width)"
         yield Fault(keys, what, "keep one")
     elif not config.oft_rank and not config.oft_block_size:

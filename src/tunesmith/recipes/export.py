@@ -40,6 +40,7 @@ def run(config: RunConfig) -> Path:
     from tunesmith.models.load import load_model
     from tunesmith.models.rope import context_of
     from tunesmith.models.tokenizer import end_token_ids, load_template_for, load_tokenizer
+    from tunesmith.models.value_head import copy_value_head
 
     target = _target(config)
     base = hub.resolve_model(
@@ -68,6 +69,8 @@ def run(config: RunConfig) -> Path:
         set_end_tokens(model, tokenizer, ends)
         context = context_of(model.config)
         write_weights(model, folder, dtype=dtype, shard_gb=config.export_size)
+        if copy_value_head([*reversed(adapters), base.path], folder):
+            _logger.info("its value head goes with it: the folder is a reward model")
         write_tokenizer(tokenizer, folder)
         write_conformance(folder, tokenizer, template, settings_of(config), ends)
         write_atomic(folder / "Modelfile", write_modelfile(config, tokenizer, template, ends, context))

@@ -25,13 +25,14 @@ from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, Objective, Sc
 from tunesmith.objectives.online import AnswerColumns
 from tunesmith.training.batches import Row, StepRows, collate, idle_batch, micro_batches
 from tunesmith.training.checkpoints import STAGING, manifest_of, publish, rotate
+from tunesmith.training.optimizers.hooks import OptimizerHooks
 from tunesmith.training.reference import Reference
 from tunesmith.training.reinforce import Read, Reinforcement, measure_rows
 from tunesmith.training.sampling import WindowSampler
 from tunesmith.training.sums import Sums
 
 
-class StepTrainer(Trainer):
+class StepTrainer(OptimizerHooks, Trainer):
     """Trains an objective.
 
     What transformers calls a batch is here all rows of one optimizer step. `training_step` cuts them into micro-batches
@@ -169,6 +170,8 @@ class StepTrainer(Trainer):
             is_last = index == len(batches) - 1
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
                 output = self._loss(model, batch, baseline)
+                if is_last:
+                    self.before_last_backward()
                 self.accelerator.backward(output.loss_sum * scale)
             total += output.loss_sum.detach() * scale
             sums.add(output.metrics if inputs.n_trained else {})

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tunesmith.config.schema.key import DATA, MODEL, Group, key
+from tunesmith.config.schema.key import DATA, MAKING, MODEL, Group, key
 
 _COMPILE = "compiling the model with torch.compile"
 _SHARDED = "sharded training with DeepSpeed or FSDP"
@@ -87,7 +87,10 @@ class Loop(Group):
     do_eval: bool = key(False, "Evaluate the loss; any `eval_strategy` but no turns it on.", native=False)
     do_predict: bool = key(False, "Write answers to the evaluation data.", native=False)
     output_dir: str | None = key(
-        None, "Folder for weights, checkpoints, logs and results.", commands=("train", "expand")
+        None,
+        "Folder for weights, checkpoints, logs and results.",
+        commands=("train", "expand", *MAKING),
+        note="Default of data make and data dialogue: output; of data split: saveChunk.",
     )
     overwrite_output_dir: bool = key(
         False,
@@ -151,14 +154,12 @@ class Optimizer(Group):
         "Optimizer.",
         choices=OPTIMIZERS,
         not_yet_values={
-            **dict.fromkeys(_LOW_RANK, "optimizers in a low-rank space"),
-            **dict.fromkeys(_FUSED_BACKWARD, "optimizers that update during the backward pass"),
             "adamw_apex_fused": "apex, which transformers dropped; adamw_torch_fused does the same",
         },
     )
     optim_args: str | None = key(None, "Settings of the optimizer, as name=value,name=value.")
     optim_target_modules: tuple[str, ...] = key(
-        (), "Modules that a low-rank optimizer works on.", not_yet="optimizers in a low-rank space"
+        (), "Modules that galore_* and apollo_* work on: names, one regular expression, or all-linear."
     )
     weight_decay: float = key(0.0, "Pull of the weights towards 0.", ge=0)
     adam_beta1: float = key(0.9, "Adam's decay of the mean gradient.", ge=0, lt=1)
