@@ -30,7 +30,7 @@ from tunesmith.inference.scoring import PromptScorer, Score, ScoreRequest, check
 from tunesmith.inference.sequence import Chunk, Sequence
 from tunesmith.inference.stepped import SteppedEngine
 from tunesmith.inference.under_way import Decode, budget_of
-from tunesmith.models import rope
+from tunesmith.models import depths, rope
 from tunesmith.models.adapter_hooks import AdapterHooks
 from tunesmith.models.forward import base_model_of
 from tunesmith.models.live_adapter import LiveAdapter, load_live_adapter
@@ -80,14 +80,15 @@ class HuggingFaceEngine(SteppedEngine):
         drafter: Drafter | None = None,
     ) -> None:
         self.model = model.eval()
+        if rope.kind_of(model.config) == "dynamic" or depths.is_routed(model.config):
+            # Frequencies follow the longest text of a batch; routed blocks have a cache of their own length each.
+            batch_size, padded = 1, True
         self.batch_size = batch_size
         self._base = base_model_of(model)
         self._decode = decode
         self._pad = 0 if pad_token_id is None else pad_token_id
         self._base_path = base_path
         self.context: int | None = rope.context_of(model.config)
-        if rope.kind_of(model.config) == "dynamic":  # frequencies follow the longest text of a batch
-            self.batch_size, padded = 1, True
         self._hooks = AdapterHooks(self._base)
         self._adapters: dict[str, LiveAdapter] = {}
         self._request_ids, self._versions = itertools.count(1), itertools.count(1)
