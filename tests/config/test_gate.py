@@ -15,13 +15,7 @@ REFUSED = {
     "deepspeed": "ds.json",
     "fsdp": "full_shard",
     "loraplus_lr_ratio": 16,
-    "use_galore": True,
-    "use_apollo": True,
-    "use_badam": True,
-    "use_adam_mini": True,
-    "use_muon": True,
-    "optim": "galore_adamw",
-    "infer_backend": "vllm",
+    "optim": "adamw_apex_fused",
     "push_to_hub": True,
     "hub_token": "x",
     "enable_torch_profiler": True,
@@ -69,8 +63,11 @@ ACCEPTED = {
     "streaming": True,
     "buffer_size": 9,
     "tokenized_path": "x",
-    "use_galore": False,
+    "use_galore": True,
+    "use_muon": True,
     "vllm_maxlen": 9,
+    "infer_backend": "vllm",
+    "use_kv_cache": False,
     "export_quantization_bit": 4,
     "task": "mmlu_test",
 }
@@ -92,7 +89,7 @@ def test_built_features_and_other_commands_keys_are_accepted(name: str, value: o
 
 def test_every_command_refuses_its_own() -> None:
     for command, settings in {
-        "chat": {"vllm_enforce_eager": True},
+        "chat": {"quantization_bit": 4},
         "export": {"export_quantization_bit": 4},
         "data": {"ms_hub_token": "x"},
         "eval": {"forgetting": True},

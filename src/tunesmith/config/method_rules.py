@@ -20,7 +20,7 @@ def _compares(config: RunConfig) -> bool:
 def pissa_is_on(config: RunConfig) -> Iterator[Fault]:
     """Details of PiSSA need PiSSA."""
     for name in ("pissa_iter", "pissa_convert"):
-        if name in config.explicit and getattr(config, name) and not config.pissa_init:
+        if config.asks_for(name) and not config.pissa_init:
             yield Fault((name, "pissa_init"), f"{name} does nothing without pissa_init", "set pissa_init: true")
 
 
@@ -44,7 +44,7 @@ def pissa_starts_an_adapter(config: RunConfig) -> Iterator[Fault]:
 
 def lora_plus_has_a_ratio(config: RunConfig) -> Iterator[Fault]:
     """LoRA+ is turned on by its ratio."""
-    if "loraplus_lr_embedding" in config.explicit and config.loraplus_lr_ratio is None:
+    if config.asks_for("loraplus_lr_embedding") and config.loraplus_lr_ratio is None:
         keys = ("loraplus_lr_embedding", "loraplus_lr_ratio")
         yield Fault(keys, "loraplus_lr_embedding does nothing without loraplus_lr_ratio", "set loraplus_lr_ratio: 16")
 
@@ -54,7 +54,7 @@ def rotations_have_one_size(config: RunConfig) -> Iterator[Fault]:
     if config.finetuning_type != "oft":
         return
     keys = ("oft_rank", "oft_block_size")
-    if config.oft_rank and config.oft_block_size and "oft_block_size" in config.explicit:
+    if config.oft_rank and config.oft_block_size and config.asks_for("oft_block_size"):
         what = "oft_rank and oft_block_size give each other (their product is a layer's width)"
         yield Fault(keys, what, "keep one")
     elif not config.oft_rank and not config.oft_block_size:
@@ -107,6 +107,17 @@ def liger_is_on(config: RunConfig) -> Iterator[Fault]:
         yield Fault(keys, "liger_kernel_config does nothing without enable_liger_kernel")
 
 
+def conversion_is_trained(config: RunConfig) -> Iterator[Fault]:
+    """New routers know nothing: everything must be trained with them."""
+    if config.mixture_of_depths == "convert" and config.finetuning_type != "full":
+        what = f"mixture_of_depths: convert changes what every block does, finetuning_type {config.finetuning_type} "
+        yield Fault(
+            ("mixture_of_depths", "finetuning_type"),
+            f"{what}trains too little of it",
+            "set finetuning_type: full; a converted model takes adapters afterwards",
+        )
+
+
 def expansion_is_told(config: RunConfig) -> Iterator[Fault]:
     """`expand` needs to know how many blocks, and where to write."""
     if config.num_expand is None:
@@ -126,6 +137,7 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (_TRAIN, one_format_for_evaluation),
     (_TRAIN, offload_is_checkpointing),
     (_TRAIN, liger_is_on),
+    (_TRAIN, conversion_is_trained),
     (("expand",), expansion_is_told),
 )
 """The commands that a rule is for, and the rule."""

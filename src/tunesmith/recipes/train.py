@@ -90,6 +90,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     from tunesmith.training.budget import plan_memory
     from tunesmith.training.callbacks import EarlyStop, LogWriter, Pace, ProgressBar, StopOnSignal
     from tunesmith.training.kept_reference import keep_reference
+    from tunesmith.training.optimizers.table import optimizer_builder
     from tunesmith.training.reference import find_reference, is_kept
     from tunesmith.training.reinforce import find_reinforcement
     from tunesmith.training.trainer import StepTrainer
@@ -124,6 +125,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
         processing_class=tokenizer,
         callbacks=callbacks,
     )
+    trainer.make_optimizer = optimizer_builder(config)
     trainer.evaluation_dtype = evaluation_dtype(config)
     if is_kept(config, objective):
         keep_reference(trainer)

@@ -25,13 +25,14 @@ from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, Objective, Sc
 from tunesmith.objectives.online import AnswerColumns
 from tunesmith.training.batches import Row, StepRows, collate, idle_batch, micro_batches
 from tunesmith.training.checkpoints import STAGING, manifest_of, publish, rotate
+from tunesmith.training.optimizers.hooks import OptimizerHooks
 from tunesmith.training.reference import Reference
 from tunesmith.training.reinforce import Read, Reinforcement, measure_rows
 from tunesmith.training.sampling import WindowSampler
 from tunesmith.training.sums import Sums
 
 
-class StepTrainer(Trainer):
+class StepTrainer(OptimizerHooks, Trainer):
     """Trains an objective.
 
     What transformers calls a batch is here all rows of one optimizer step. `training_step` cuts them into micro-batches
@@ -169,6 +170,8 @@ class StepTrainer(Trainer):
             is_last = index == len(batches) - 1
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
                 output = self._loss(model, batch, baseline)
+                if is_last:
+                    self.before_last_backward()
                 self.accelerator.backward(output.loss_sum * scale)
             total += output.loss_sum.detach() * scale
             sums.add(output.metrics if inputs.n_trained else {})
@@ -217,13 +220,15 @@ class StepTrainer(Trainer):
     def _loss(self, model: nn.Module, batch: MicroBatch, baseline: torch.Tensor | None) -> LossOutput:
         with self.compute_loss_context_manager():
             output = self.objective.loss(self._score(model, batch, baseline))
-            balance = self.hidden_forward.take_balance()
-        if balance is None:
+            extra = self.hidden_forward.take_extra()
+        if not extra:
             return output
+        total, metrics = output.loss_sum, dict(output.metrics)
         items = batch.items_of_sequences(self.objective.item)
-        total = (balance * items).sum()
-        metrics = {**output.metrics, "balance_loss": (total, float(items.sum()))}
-        return LossOutput(output.loss_sum + (self.hidden_forward.aids.balance or 0.0) * total, metrics)
+        for name, (weight, rows) in extra.items():
+            part = (rows * items).sum()
+            total, metrics[name] = total + weight * part, (part, float(items.sum()))
+        return LossOutput(total, metrics)
 
     @torch.no_grad()
     def _baseline(self, steps: Iterable[StepRows]) -> torch.Tensor | None:

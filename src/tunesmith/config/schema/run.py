@@ -86,6 +86,13 @@ class RunConfig(
     origin: str = field(default="", compare=False, repr=False)
     unused: tuple[str, ...] = ()
 
+    def asks_for(self, name: str) -> bool:
+        """Whether a key was set to something else than its default: what a rule may object to.
+
+        A configuration that a run wrote spells its defaults out and has to load again.
+        """
+        return name in self.explicit and getattr(self, name) != KEYS[name].default
+
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any], command: str = "train", *, rules: bool = False) -> RunConfig:
         """Makes a configuration from Python values: types, choices, ranges and unbuilt features are checked.

@@ -154,14 +154,12 @@ class Optimizer(Group):
         "Optimizer.",
         choices=OPTIMIZERS,
         not_yet_values={
-            **dict.fromkeys(_LOW_RANK, "optimizers in a low-rank space"),
-            **dict.fromkeys(_FUSED_BACKWARD, "optimizers that update during the backward pass"),
             "adamw_apex_fused": "apex, which transformers dropped; adamw_torch_fused does the same",
         },
     )
     optim_args: str | None = key(None, "Settings of the optimizer, as name=value,name=value.")
     optim_target_modules: tuple[str, ...] = key(
-        (), "Modules that a low-rank optimizer works on.", not_yet="optimizers in a low-rank space"
+        (), "Modules that galore_* and apollo_* work on: names, one regular expression, or all-linear."
     )
     weight_decay: float = key(0.0, "Pull of the weights towards 0.", ge=0)
     adam_beta1: float = key(0.9, "Adam's decay of the mean gradient.", ge=0, lt=1)
