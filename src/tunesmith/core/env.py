@@ -62,6 +62,11 @@ def set_default(name: str, value: str) -> None:
     os.environ.setdefault(name, value)
 
 
+def override(name: str, value: str) -> None:
+    """Sets a variable that other libraries read, in a process that must not have it otherwise."""
+    os.environ[name] = value
+
+
 def home() -> Path:
     """`TUNESMITH_HOME`: converted models and caches; default the user's cache folder."""
     chosen = get("TUNESMITH_HOME")

@@ -10,6 +10,7 @@ import torch
 
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.log import get_logger
+from tunesmith.data.growing import complete
 from tunesmith.models.adapters import count_parameters
 from tunesmith.models.forward import HiddenForward, base_model_of
 from tunesmith.models.load import enable_checkpointing
@@ -55,6 +56,7 @@ class MemoryPlan:
 
 
 def _longest_row(prepared: Any) -> int:
+    """Tokens of the longest row there may be."""
     sets = [prepared.train, *(prepared.eval.values() if isinstance(prepared.eval, dict) else [prepared.eval])]
     return max([1, *(part.longest for part in sets if part is not None)])
 
@@ -64,15 +66,20 @@ def _optimizer_bytes(model: torch.nn.Module) -> int:
     return 12 * count_parameters(model)[0]
 
 
-def _measure(config: RunConfig, model: torch.nn.Module, forward: HiddenForward, longest: int) -> tuple[int, bool]:
+def _measure(config: RunConfig, model: torch.nn.Module, forward: HiddenForward, prepared: Any) -> tuple[int, bool]:
     """(budget, whether checkpointing is on), switching checkpointing on when the longest row does not fit."""
+    longest = _longest_row(prepared)
     place = next(model.parameters()).device if not torch.cuda.is_available() else torch.device("cuda")
     if config.use_cpu:
         place = torch.device("cpu")
     is_on = config.gradient_checkpointing
     cost = activation_bytes_per_token(model, forward)
     free = available_bytes(place) - _optimizer_bytes(model)
-    if not is_on and cost * longest > 0.8 * free and not config.disable_gradient_checkpointing:
+    may_switch = not is_on and not config.disable_gradient_checkpointing
+    if may_switch and cost * longest > 0.8 * free:
+        complete(prepared.train)  # only now it matters how long the longest really is
+        longest = _longest_row(prepared)
+    if may_switch and cost * longest > 0.8 * free:
         logger.info(
             "memory: the longest row (%d tokens) needs %.1f GiB of activations, %.1f GiB are free: "
             "gradient checkpointing is on (slower by about a third)",
@@ -107,7 +114,6 @@ def plan_memory(
     """
     known = manifest_of(resume) if resume else {}
     kept = known.get("micro_batch_tokens")
-    longest = _longest_row(prepared)
     if kept and not config.micro_batch_tokens:
         is_on = bool(known.get("gradient_checkpointing"))
         if is_on and not config.gradient_checkpointing:
@@ -115,23 +121,21 @@ def plan_memory(
         budget = int(kept)
         logger.info("micro-batches: up to %d tokens, as before the stop", budget)
     else:
-        budget, is_on = _measure(config, model, forward, longest)
+        budget, is_on = _measure(config, model, forward, prepared)
     settings = {key: getattr(config, key) for key in _EXACT_KEYS}
     settings["rows_per_step"] = rows_per_step(config)
     facts = {
         "micro_batch_tokens": budget,
         "gradient_checkpointing": is_on,
-        "data": prepared.train.digest() if prepared.train is not None else None,
         "settings": settings,
     }
-    _name_changes(known, facts)
+    if known:
+        _name_changes(known, {**facts, "data": prepared.train.digest() if prepared.train is not None else None})
     return MemoryPlan(budget, facts)
 
 
 def _name_changes(known: dict[str, Any], facts: dict[str, Any]) -> None:
     """Warns of everything that differs from the run that wrote the checkpoint."""
-    if not known:
-        return
     if known.get("data") != facts["data"]:
         logger.warning("the training rows differ from those before the stop: the resume is not exact")
     old = known.get("settings", {})
