@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONUTF8 := 1
 
-.PHONY: install demo test test-fast fmt lint check bench clean
+.PHONY: install chromium demo test test-fast fmt lint check bench clean
 
 install: $(STAMP)
 
@@ -21,6 +21,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: install
 	@$(BIN)/python examples/demo/run.py
+
+# The tests of the web pages drive a real browser; Debian and Ubuntu have it as a package.
+chromium:
+	@command -v chromium >/dev/null || { apt-get update && apt-get install -y chromium; }
 
 test: install
 	@$(BIN)/python -m pytest

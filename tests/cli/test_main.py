@@ -42,6 +42,7 @@ class Recorder:
             "preview": ["preview"],
             "convert": ["convert_file"],
             "tunesmith.serving.app": ["run"],
+            "tunesmith.studio.page": ["run_chat"],
         }.items():
             module = ModuleType(name if "." in name else f"tunesmith.recipes.{name}")
             for function in functions:
@@ -92,7 +93,7 @@ def test_unknown_commands(capsys, word: str, hint: str) -> None:
     assert f"did you mean {hint}?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["webchat", "webui"])
+@pytest.mark.parametrize("name", ["webui"])
 def test_commands_that_come_later(capsys, name: str) -> None:
     assert main([name, "--model_name_or_path", "m"]) == 2
     assert "not built yet" in capsys.readouterr().err
@@ -134,13 +135,30 @@ def test_train_trains_then_predicts(recipes: Recorder) -> None:
 def test_other_commands_hand_over(recipes: Recorder) -> None:
     assert main(["chat", "run.yaml"]) == 0
     assert main(["api", "run.yaml"]) == 0
+    assert main(["webchat", "run.yaml"]) == 0
     assert main(["infer", "run.yaml"]) == 0
     assert main(["export", "run.yaml", "--export_dir", "merged"]) == 0
     assert main(["data", "preview", "run.yaml"]) == 0
     recipes.result = CheckResult("sft", "", "t", 9, [])
     assert main(["data", "check", "run.yaml", "do_train=false"]) == 0
-    assert recipes.labels == ["chat.run", "serving.app.run", "infer.run", "export.run", "preview.preview", "data.check"]
-    assert [config.command for _, config in recipes.calls] == ["chat", "api", "infer", "export", "data", "data"]
+    assert recipes.labels == [
+        "chat.run",
+        "serving.app.run",
+        "studio.page.run_chat",
+        "infer.run",
+        "export.run",
+        "preview.preview",
+        "data.check",
+    ]
+    assert [config.command for _, config in recipes.calls] == [
+        "chat",
+        "api",
+        "webchat",
+        "infer",
+        "export",
+        "data",
+        "data",
+    ]
 
 
 def test_words_of_data_that_are_no_keys(recipes: Recorder, capsys) -> None:

@@ -7,6 +7,8 @@ import pytest
 
 from tunesmith.config.coerce import coerce
 from tunesmith.config.schema import COMMANDS, GROUPS, KEYS, RunConfig
+from tunesmith.config.schema.key import keys_of
+from tunesmith.config.schema.making import Generator, LongText, Making
 
 DATA = Path(__file__).parent / "data"
 ARGUMENTS = json.loads((DATA / "known_arguments.json").read_text())
@@ -14,17 +16,25 @@ OURS = {
     "allow_untrained_rows",
     "dtype",
     "force_base",
+    "assistant_model",
+    "max_matching_ngram_size",
+    "num_assistant_tokens",
+    "prompt_lookup_num_tokens",
     "matrix_save_name",
     "micro_batch_tokens",
     "num_expand",
     "overwrite_export",
+    "eval_metrics",
     "forgetting",
+    "metric_options",
+    "metrics",
     "split",
     "save_name",
     "skip_bad_rows",
     "stop",
     "force_template",
     "template_compat",
+    *(name for group in (LongText, Making, Generator) for name in keys_of(group)),
     "reward_funcs",
     "reward_weights",
     "ppo_kl_weight",

@@ -5,9 +5,11 @@ import random
 
 import pytest
 
+from tunesmith.evaluation.metrics.base import Sample
 from tunesmith.evaluation.metrics.bleu import sentence_bleu
 from tunesmith.evaluation.metrics.rouge import common_length, rouge_l, rouge_n, words_of
-from tunesmith.evaluation.metrics.text import NAMES, score_pair, score_pairs
+from tunesmith.evaluation.metrics.scoreboard import Scoreboard
+from tunesmith.evaluation.metrics.text import NAMES, score_pair
 
 WORDS = [
     "the",
@@ -121,6 +123,7 @@ def test_empty_scores_zero(prediction, label):
 
 
 def test_means():
-    assert score_pairs([("一样的话", "一样的话"), ("", "x")])["bleu-4"] == 50.0
-    assert score_pairs([]) == dict.fromkeys(NAMES, 0.0)
+    samples = [Sample("一样的话", "一样的话"), Sample("", "x")]
+    assert Scoreboard(NAMES).take(samples)["bleu-4"] == 50.0
+    assert Scoreboard(NAMES).take([]) == dict.fromkeys(NAMES, 0.0)
     assert words_of("a b。 c") == ["a", "b。", "c"]

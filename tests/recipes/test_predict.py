@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from tunesmith.config.schema import RunConfig
-from tunesmith.core.errors import DataError
+from tunesmith.core.errors import DataError, TunesmithError
 from tunesmith.data.auto_template import auto_template
 from tunesmith.data.prompts import PromptRow
+from tunesmith.evaluation.metrics.scoreboard import Scoreboard
 from tunesmith.inference.chat import ChatFormat
 from tunesmith.inference.engine import SamplingParams
 from tunesmith.inference.fake import FakeEngine
@@ -79,6 +80,45 @@ def test_rows_are_in_order_and_scored(tmp_path, tiny_tokenizer, rows, echo):
     assert [(entry["current_steps"], entry["total_steps"]) for entry in log] == [(5, 20), (10, 20), (15, 20), (20, 20)]
     assert log[-1]["percentage"] == 100
     assert log[-1]["remaining_time"] == "0:00:00"
+
+
+def test_each_row_carries_its_scores(tmp_path, tiny_tokenizer, rows, echo):
+    prediction_of(tmp_path, tiny_tokenizer, FakeEngine(echo)).run(rows, seed=1, weights="w")
+    scores = [row["scores"] for row in lines(tmp_path)]
+    assert {tuple(one) for one in scores} == {("bleu-4", "rouge-1", "rouge-2", "rouge-l")}
+    assert scores[0]["rouge-1"] == pytest.approx(100, abs=1e-3)
+    assert scores[3]["rouge-1"] == 0
+
+
+def test_other_metrics_do_not_answer_again(tmp_path, tiny_tokenizer, rows, echo):
+    """39 of 40 right; 'answer 3' of 'something else' is wrong. The answers stay as they are."""
+    prediction_of(tmp_path, tiny_tokenizer, FakeEngine(echo)).run(rows, seed=1, weights="w")
+    before = [row["predict"] for row in lines(tmp_path)]
+    engine = FakeEngine(echo)
+    again = prediction_of(tmp_path, tiny_tokenizer, engine)
+    again.board = lambda: Scoreboard(["exact_match", "f1"])
+    metrics = again.run(rows, seed=1, weights="w")
+    assert engine.requests == []
+    assert metrics["predict_exact_match"] == 39 / 40
+    assert metrics["predict_f1"] == pytest.approx(39 / 40)
+    assert "predict_bleu-4" not in metrics
+    assert [row["predict"] for row in lines(tmp_path)] == before
+    assert lines(tmp_path)[3]["scores"] == {
+        "exact_match": False,
+        "predicted_label": "something else",
+        "label": "answer 3",
+        "correct": False,
+    }
+
+
+def test_a_function_that_fails_stops_at_the_first_answer(tmp_path, tiny_tokenizer, rows, echo):
+    (tmp_path / "my.py").write_text("def f(predict, label):\n    return 1 / 0\n")
+    engine = FakeEngine(echo, slots=2)
+    prediction = prediction_of(tmp_path, tiny_tokenizer, engine)
+    prediction.board = lambda: Scoreboard([f"{tmp_path / 'my.py'}:f"])
+    with pytest.raises(TunesmithError, match=r"failed: ZeroDivisionError: division by zero \(line 2 of my.py\)"):
+        prediction.run(rows, seed=1, weights="w")
+    assert len(engine.requests) < N_ROWS
 
 
 def test_all_results_are_merged(tmp_path, tiny_tokenizer, rows, echo):
@@ -188,6 +228,17 @@ def test_run_on_the_tiny_model(tmp_path, tiny_model_dir):
     assert metrics["predict_runtime"] > 0
     resolved = yaml.safe_load((tmp_path / "out" / "training_args.yaml").read_text())
     assert resolved["max_new_tokens"] == 6
+
+
+def test_metrics_by_name_from_the_configuration(tmp_path, tiny_model_dir):
+    (tmp_path / "my.py").write_text("def length(predict, label):\n    return len(predict)\n")
+    own = f"{tmp_path / 'my.py'}:length"
+    metrics = predict.run(config_of(tmp_path, tiny_model_dir, metrics=["rouge", "json_valid", own]))
+    names = {"rouge1", "rouge2", "rougeL", "json_valid", "length"}
+    assert {f"predict_{name}" for name in names} < set(metrics)
+    assert set(lines(tmp_path / "out")[0]["scores"]) == names
+    everything = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert everything["predict_length"] == metrics["predict_length"] > 0
 
 
 def test_batch_size_does_not_change_greedy_answers(tmp_path, tiny_model_dir):

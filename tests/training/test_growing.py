@@ -249,6 +249,7 @@ def test_nothing_is_kept_of_a_run_with_a_bad_row(
             "output_dir": str(out),
             "max_steps": 6,
             "save_steps": 4,
+            "cutoff_len": 128,
             "use_cpu": True,
             "disable_shuffling": True,
             "per_device_train_batch_size": 2,

@@ -87,7 +87,11 @@ def weights(config: RunConfig) -> dict[str, torch.Tensor]:
     return load_file(Path(str(config.output_dir)) / "adapter_model.safetensors")
 
 
-@pytest.mark.parametrize("keys", [{"stage": "grpo"}, {"stage": "ppo", "ppo_epochs": 1}])
+@pytest.mark.parametrize(
+    "keys",
+    [{}, {"finetuning_type": "full"}, {"finetuning_type": "freeze"}, {"stage": "ppo", "ppo_epochs": 1}],
+    ids=["lora", "full", "freeze", "ppo"],
+)
 def test_the_first_update_starts_at_the_reference(configure: Configure, keys: dict[str, Any]) -> None:
     config = configure(max_steps=1, **keys)
     run(config)

@@ -8,11 +8,6 @@ from collections.abc import Sequence
 from tunesmith.cli.help import wants_help
 
 
-def webchat(words: Sequence[str]) -> int:
-    """`tunesmith webchat`."""
-    return _later("webchat", "the chat page", words)
-
-
 def webui(words: Sequence[str]) -> int:
     """`tunesmith webui`."""
     if any(word in ("-h", "--help") for word in words):

@@ -22,7 +22,7 @@ COMMANDS = {
     "infer": "tunesmith.cli.infer:main",
     "template": "tunesmith.cli.template:main",
     "runs": "tunesmith.cli.runs:main",
-    "webchat": "tunesmith.cli.later:webchat",
+    "webchat": "tunesmith.cli.webchat:main",
     "webui": "tunesmith.cli.later:webui",
     "eval": "tunesmith.cli.evaluate:main",
     "explain": "tunesmith.cli.explain:main",
@@ -37,16 +37,15 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
 
   train      fine-tune, evaluate, predict: what do_train, do_eval and do_predict say
   chat       talk to a model in the terminal
+  webchat    talk to a model in the browser
   api        serve a model over HTTP, as OpenAI's clients speak it
-<<<<<<< HEAD
-  eval       ask a benchmark: MMLU, C-Eval, CMMLU
-=======
   infer      answer a data set into a file
->>>>>>> main
+  eval       ask a benchmark: MMLU, C-Eval, CMMLU
   export     merge an adapter into its base model and write it out
   expand     add blocks to a model that leave its answers as they are (LLaMA Pro)
   data       preview CONFIG shows rows as the model sees them; check CONFIG reads every row;
-             convert INPUT OUTPUT writes rows in another layout
+             convert INPUT OUTPUT writes rows in another layout; make, dialogue, split
+             make data sets out of long text
   runs       list, show, queue, stop, resume, clone, compare: what was trained here, and what waits
   template   list, show NAME; verify FOLDER holds a model folder against its template
 
@@ -56,7 +55,7 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   version    the version
   help       this text
 
-  webchat, webui come later and say so
+  webui comes later and says so
 
 tunesmith COMMAND -h lists the keys that a command uses.
 The same file serves every command: each takes the keys that it knows.

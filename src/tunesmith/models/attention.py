@@ -64,21 +64,57 @@ def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: 
     )
 
 
-def _attend_rows(
-    module: torch.nn.Module,
+def _groups(row_lengths: tuple[int, ...], size: int, shift: int) -> tuple[int, ...]:
+    """Rows cut into groups of `size` tokens, the first one of `shift` (0: of `size`); no group reaches into a row."""
+    cut = []
+    for length in row_lengths:
+        first = min(shift, length)
+        cut += [first] if first else []
+        cut += [min(size, length - start) for start in range(first, length, size)]
+    return tuple(cut)
+
+
+def _shifted(
     tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    row_lengths: tuple[int, ...] | None,
+    row_lengths: tuple[int, ...],
+    size: int,
     options: dict[str, Any],
     explicit: bool,
 ) -> torch.Tensor:
+    """Shifted sparse attention (LongLoRA, arXiv 2309.12307): half of the heads see groups of `size` tokens, the other
+    half groups that are shifted by half a group.
+
+    The paper rolls the tokens, so that its last group holds the end and the beginning of a row. Here these are two
+    groups of half the size: nothing is seen that comes later in the row.
+    """
+    query, key, value = tensors
+    groups = query.shape[1] // key.shape[1]
+    if key.shape[1] % 2:  # an odd number of key heads has no halves
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    halves = []
+    parts = zip(query.chunk(2, dim=1), key.chunk(2, dim=1), value.chunk(2, dim=1), (0, size // 2), strict=True)
+    for number, (*part, shift) in enumerate(parts):
+        chosen = options
+        if options["s_aux"] is not None:
+            chosen = options | {"s_aux": options["s_aux"].chunk(2)[number]}
+        halves.append(_attend_rows((part[0], part[1], part[2]), _groups(row_lengths, size, shift), chosen, explicit))
+    return torch.cat(halves, dim=2)
+
+
+def _attend_rows(
+    tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    row_lengths: tuple[int, ...],
+    options: dict[str, Any],
+    explicit: bool,
+) -> torch.Tensor:
+    """(1, T, H, Dv) of rows that see themselves only."""
     query, key, value = tensors
     if query.shape[0] != 1 or query.shape[2] != key.shape[2]:
         raise AssertionError("varlen attention takes one line of rows and no cache")
     groups = query.shape[1] // key.shape[1]
-    lengths = row_lengths or (query.shape[2],)
     row = _explicit if explicit or options["softcap"] or options["s_aux"] is not None else _sdpa
     outputs = []
-    for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True):
+    for q, k, v in zip(*(tensor.split(row_lengths, 2) for tensor in (query, key, value)), strict=True):
         if groups > 1:
             # CPU kernels want as many key heads as query heads; one row at a time keeps the copy small.
             k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
@@ -103,7 +139,8 @@ def varlen_attention(
         value: (1, Hkv, T, Dv).
         attention_mask: must be None: rows are kept apart by their lengths.
         **kwargs: `scaling` of the scores (None: D ** -0.5), `dropout` of the weights, `row_lengths` tuple of tokens a
-            row; `sliding_window`, `softcap`, `s_aux` where the model has them.
+            row; `group_tokens` of shifted sparse attention; `sliding_window`, `softcap`, `s_aux` where the model has
+            them.
 
     Returns:
         (1, T, H, Dv) and None (no weights).
@@ -121,7 +158,10 @@ def varlen_attention(
         "s_aux": kwargs.get("s_aux"),
     }
     explicit = bool(kwargs.get("explicit"))
-    return _attend_rows(module, (query, key, value), kwargs.get("row_lengths"), options, explicit), None
+    lengths, size = kwargs.get("row_lengths") or (query.shape[2],), kwargs.get("group_tokens")
+    if size:
+        return _shifted((query, key, value), lengths, size, options, explicit), None
+    return _attend_rows((query, key, value), lengths, options, explicit), None
 
 
 def varlen_eager_attention(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
@@ -137,6 +177,16 @@ def register() -> None:
     AttentionInterface.register(VARLEN_EAGER, varlen_eager_attention)
 
 
+def _flash(flash_attn: str) -> str:
+    package = "flash_attn" if flash_attn == "fa2" else "flash_attn_interface"
+    if not is_installed(package):
+        raise ModelError(
+            f"flash_attn: {flash_attn} needs the package {package!r}, which needs an NVIDIA GPU; "
+            "use flash_attn: auto, which runs without padding on every device"
+        )
+    return _FLASH[flash_attn]
+
+
 def training_implementation(flash_attn: str) -> str:
     """The attn_implementation for training under `flash_attn`.
 
@@ -144,16 +194,16 @@ def training_implementation(flash_attn: str) -> str:
         ModelError: fa2 or fa3 without their package.
     """
     if flash_attn in _FLASH:
-        package = "flash_attn" if flash_attn == "fa2" else "flash_attn_interface"
-        if not is_installed(package):
-            raise ModelError(
-                f"flash_attn: {flash_attn} needs the package {package!r}, which needs an NVIDIA GPU; "
-                "use flash_attn: auto, which runs without padding on every device"
-            )
-        return _FLASH[flash_attn]
+        return _flash(flash_attn)
     return VARLEN_EAGER if flash_attn == "disabled" else VARLEN
 
 
 def inference_implementation(flash_attn: str) -> str:
-    """The attn_implementation for generation, where batches are padded and a cache is kept."""
-    return {"disabled": "eager", **_FLASH}.get(flash_attn, "sdpa")
+    """The attn_implementation for generation, where batches are padded and a cache is kept.
+
+    Raises:
+        ModelError: fa2 or fa3 without their package.
+    """
+    if flash_attn in _FLASH:
+        return _flash(flash_attn)
+    return "eager" if flash_attn == "disabled" else "sdpa"

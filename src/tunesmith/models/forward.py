@@ -14,8 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from tunesmith.core.errors import ModelError
 from tunesmith.core.log import get_logger
+from tunesmith.models import depths, rope
+from tunesmith.models.aids import Aids
 from tunesmith.models.attention import VARLEN, VARLEN_EAGER
+from tunesmith.models.balance import balance_of_rows, check_routers
+from tunesmith.models.noise import EmbeddingNoise
 
 logger = get_logger(__name__)
 
@@ -50,6 +55,21 @@ class MicroBatch:
     def n_items(self) -> float:
         """What the loss sum of this micro-batch is to be divided by: its targets, by weight."""
         return len(self.targets) if self.weights is None else float(self.weights.double().sum())
+
+    def items_of_sequences(self, item: str) -> torch.Tensor:
+        """(S,) what each sequence counts in the division of the loss.
+
+        Args:
+            item: `token`: its targets, by weight; `row`: the weight of its row, shared by the row's sequences.
+        """
+        n_sequences = len(self.row_lengths)
+        if item == "row":
+            each = n_sequences // len(self.per_row["weight"])
+            return self.per_row["weight"].repeat_interleave(each) / each
+        ends = torch.tensor(self.row_lengths, device=self.positions.device).cumsum(0)
+        weights = torch.ones(len(self.targets), device=ends.device) if self.weights is None else self.weights
+        sequence_of = torch.bucketize(self.positions, ends, right=True)
+        return torch.zeros(n_sequences, device=ends.device).index_add(0, sequence_of, weights.float())
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same batch with its tensors on `device`."""
@@ -116,18 +136,29 @@ class HiddenForward:
     that is the identity, and `__call__` gives their own logits at the chosen positions.
 
     Args:
-        model: wrapped or not.
+        model: the model as it will be called, wrapped or not.
+        aids: what is added while the model is in training mode.
         reads_hidden: hidden states are what is wanted, whatever the model does to its logits.
+
+    Raises:
+        ModelError: an aid cannot work on this model.
     """
 
-    def __init__(self, model: nn.Module, *, reads_hidden: bool = False) -> None:
+    def __init__(self, model: nn.Module, aids: Aids | None = None, *, reads_hidden: bool = False) -> None:
         base = base_model_of(model)
+        self.aids = Aids()  # the probe below sees none
+        self._top_k = 0
+        self._noise: EmbeddingNoise | None = None
+        self._extra: dict[str, list[torch.Tensor]] = {}
+        self._is_routed = depths.is_routed(base.config)
         self._output_head: nn.Module = base.get_output_embeddings()
         parameters = inspect.signature(base.forward).parameters
         takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
         self._takes_positions = "logits_to_keep" in parameters
         implementation = getattr(base.config, "_attn_implementation", None)
         self.lays_rows_end_to_end = takes_any and implementation in _VARLEN_IMPLEMENTATIONS
+        if rope.kind_of(base.config) == "dynamic":  # frequencies follow the longest row of a line
+            self.lays_rows_end_to_end = False
         self._is_flash = str(implementation).startswith("flash")
         self._reads_hidden = reads_hidden
         self.is_plain_head = False
@@ -135,6 +166,18 @@ class HiddenForward:
         self.head: Any = self._output_head if self.is_plain_head else nn.Identity()
         if not self.is_plain_head:
             logger.info("this model transforms its logits after the head: they are computed whole for trained tokens")
+        if aids is not None:
+            self._take(aids, base)
+
+    def _take(self, aids: Aids, base: Any) -> None:
+        self.aids = aids
+        if aids.noise_alpha:
+            self._noise = EmbeddingNoise(base.get_input_embeddings(), aids.noise_alpha)
+        if aids.group_tokens and (self._is_flash or not self.lays_rows_end_to_end):
+            raise ModelError("shift_attn: this model, or flash_attn, does not run through Tunesmith's own attention")
+        if aids.balance:
+            check_routers(base.config)
+            self._top_k = int(base.config.get_text_config().num_experts_per_tok)
 
     @torch.no_grad()
     def _probe(self, model: nn.Module, base: nn.Module) -> bool:
@@ -166,9 +209,33 @@ class HiddenForward:
             extra = {"row_lengths": batch.row_lengths}
         if self._takes_positions:
             extra["logits_to_keep"] = batch.positions
+        if self._noise is not None:
+            self._noise.row_lengths = batch.row_lengths
+        if self.aids.group_tokens and model.training:
+            extra["group_tokens"] = self.aids.group_tokens
+        wants_balance = bool(self.aids.balance) and model.training
+        if wants_balance:
+            extra["output_router_logits"] = True
         output = model(input_ids=batch.input_ids[None], position_ids=batch.position_ids[None], use_cache=False, **extra)
+        if wants_balance:
+            rows = balance_of_rows(output.router_logits, self._top_k, batch.row_lengths)
+            self._extra.setdefault("balance_loss", []).append(rows)
+        if self._is_routed:
+            routed = depths.take_losses(model)
+            self._extra.setdefault("router_loss", []).extend([] if routed is None else [routed])
         logits = output.logits[0]
         return logits if self._takes_positions else logits[batch.positions]
+
+    def take_extra(self) -> dict[str, tuple[float, torch.Tensor]]:
+        """Losses beside the objective's in the last call, once; none of them outside of training.
+
+        Returns:
+            Name -> weight, and the loss of each sequence (S,).
+        """
+        weights = {"balance_loss": self.aids.balance or 0.0, "router_loss": depths.ROUTER_LOSS}
+        found = {name: (weights[name], torch.cat(parts)) for name, parts in self._extra.items() if parts}
+        self._extra = {}
+        return found
 
     def __call__(self, model: nn.Module, batch: MicroBatch) -> torch.Tensor:
         """Runs the model over a micro-batch.
@@ -180,8 +247,12 @@ class HiddenForward:
         Returns:
             (N, H) hidden states at `batch.positions`; (N, V) logits where `is_plain_head` is False.
         """
+        self._extra = {}
         if len(batch.row_lengths) > 1 and not self.lays_rows_end_to_end:
-            return torch.cat([self(model, alone) for alone in batch.apart()])
+            return torch.cat([self._run(model, alone) for alone in batch.apart()])
+        return self._run(model, batch)
+
+    def _run(self, model: nn.Module, batch: MicroBatch) -> torch.Tensor:
         if not self.is_plain_head:
             return self._call(model, batch)
         with _identity_head(self._output_head) as seen:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.journal import begin_rows, known_fingerprint, row_line, whole_lines, whole_rows
 from tunesmith.core.log import get_logger
+from tunesmith.evaluation.metrics.base import Sample, Scores
 
 if TYPE_CHECKING:
     from tunesmith.data.prompts import PromptRow
@@ -40,6 +41,7 @@ class Answering:
         batch_size: rows that go together.
         adapter: live adapter that answers; None: the model as it was loaded.
         skip_special_tokens: leave special tokens out of `predict`.
+        score: gives the scores that are written beside each answer; None: none are.
     """
 
     file: Path
@@ -49,6 +51,7 @@ class Answering:
     batch_size: int
     adapter: str | None = None
     skip_special_tokens: bool = True
+    score: Callable[[Sample], Scores] | None = None
 
     def write(self, rows: Sequence[PromptRow], *, seed: int, model: str) -> Iterator[int]:
         """Writes what is missing; yields how many rows the file holds, first as it was found, then after every row.
@@ -76,12 +79,17 @@ class Answering:
                         continue
                     while done in waiting:
                         row = rows[done]
-                        line = {"prompt": row.prompt_text, "predict": waiting.pop(done), "label": row.label_text}
-                        _append(out, line)
+                        _append(out, self._line(row, waiting.pop(done)))
                         done += 1
                         yield done
                     if not waiting:
                         journal.truncate(0)
+
+    def _line(self, row: PromptRow, text: str) -> dict[str, Any]:
+        line: dict[str, Any] = {"prompt": row.prompt_text, "predict": text, "label": row.label_text}
+        if self.score is not None:
+            line["scores"] = self.score(Sample(text, row.label_text, row.prompt_text))
+        return line
 
     def _answers(
         self, rows: Sequence[PromptRow], seed: int, begin: int, known: dict[int, str]

@@ -38,7 +38,9 @@ def run(config: RunConfig) -> Path:
     from tunesmith.models.export.verify import check_adapter_weights, take_reference, verify
     from tunesmith.models.export.writer import check_target, set_end_tokens, staged, write_tokenizer, write_weights
     from tunesmith.models.load import load_model
+    from tunesmith.models.rope import context_of
     from tunesmith.models.tokenizer import end_token_ids, load_template_for, load_tokenizer
+    from tunesmith.models.value_head import copy_value_head
 
     target = _target(config)
     base = hub.resolve_model(
@@ -65,8 +67,10 @@ def run(config: RunConfig) -> Path:
     with staged(target) as folder:
         set_chat_template(tokenizer, template, is_compat(config))
         set_end_tokens(model, tokenizer, ends)
-        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        context = context_of(model.config)
         write_weights(model, folder, dtype=dtype, shard_gb=config.export_size)
+        if copy_value_head([*reversed(adapters), base.path], folder):
+            _logger.info("its value head goes with it: the folder is a reward model")
         write_tokenizer(tokenizer, folder)
         write_conformance(folder, tokenizer, template, settings_of(config), ends)
         write_atomic(folder / "Modelfile", write_modelfile(config, tokenizer, template, ends, context))
@@ -122,6 +126,11 @@ def _dtype(config: RunConfig, base: Path) -> torch.dtype:
     from tunesmith.models.load import stored_dtype
 
     fields: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    if fields.get("mixture_of_depths"):
+        raise ExportError(
+            f"{config.model_name_or_path} is a mixture of depths, which no other program can run: there is nothing to "
+            "export it for. Tunesmith itself uses the trained folder as model_name_or_path"
+        )
     quantised = fields.get("quantization_config")
     if quantised:
         method = quantised.get("quant_method", "some method")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,8 @@ from tunesmith.core.log import get_logger
 from tunesmith.core.runs import write_json
 from tunesmith.evaluation.progress import ProgressBar
 from tunesmith.recipes.answering import Answering
-from tunesmith.recipes.predict import scores
+from tunesmith.recipes.model_digest import stored_digest
+from tunesmith.recipes.predict import scoreboard, scores
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 16
 """Rows at a time where the configuration does not say."""
-_MODEL_KEYS = (
-    "infer_backend", "infer_dtype", "flash_attn", "rope_scaling",
-    "quantization_bit", "quantization_method", "quantization_type", "double_quantization",
-)  # fmt: skip
-"""Keys beside the weights that decide what a model answers."""
 _logger = get_logger(__name__)
 
 
@@ -54,17 +49,18 @@ def run(config: RunConfig) -> None:
         batch_size=batch_size,
         adapter=opened.adapter,
         skip_special_tokens=config.skip_special_tokens,
+        score=scoreboard(config)().add if config.metrics else None,
     )
     prepared = time.monotonic() - began
     found = None
     started = time.monotonic()
     with ProgressBar("predicting", len(rows)) as progress:
-        for done in answering.write(rows, seed=config.seed, model=_model_digest(config)):
+        for done in answering.write(rows, seed=config.seed, model=stored_digest(config)):
             progress.show(done)
             found = done if found is None else found
     _logger.info("%d answers are in %s", len(rows), file)
     if config.matrix_save_name:
-        metrics = scores(file, time.monotonic() - started, len(rows) - (found or 0), batch_size)
+        metrics = scores(file, scoreboard(config)(), time.monotonic() - started, len(rows) - (found or 0), batch_size)
         metrics["predict_model_preparation_time"] = round(prepared, 4)
         write_json(Path(config.matrix_save_name).expanduser(), metrics)
         _logger.info("%s: %s", config.matrix_save_name, metrics)
@@ -92,16 +88,3 @@ def _check_free(file: Path) -> None:
     if file.exists() and file.stat().st_size and not state_file(file).exists():
         fix = "name another file, or move that one away"
         raise DataError([Problem(f"{file} is there already and is not of this command", "save_name", fix)])
-
-
-def _model_digest(config: RunConfig) -> str:
-    """Tells one model from another by its files, whatever engine holds it."""
-    from tunesmith.models.hub import resolve_adapter, resolve_model
-    from tunesmith.models.provenance import fingerprint
-
-    cache, token = config.cache_dir, config.hf_hub_token
-    name, revision = config.model_name_or_path or "", config.model_revision
-    model = resolve_model(name, revision=revision, cache_dir=cache, token=token)
-    adapters = [resolve_adapter(name, cache_dir=cache, token=token) for name in config.adapter_name_or_path]
-    files = [fingerprint(path) for path in (model.path, *adapters)]
-    return json.dumps([files, {name: getattr(config, name) for name in _MODEL_KEYS}])

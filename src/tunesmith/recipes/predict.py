@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.config.metrics import CLASSIC, chosen_metrics
 from tunesmith.core import env, log
 from tunesmith.core.errors import DataError, Problem
-from tunesmith.core.journal import read_rows
+from tunesmith.core.journal import read_rows, row_line
 from tunesmith.core.runs import Run, merge_results, write_atomic
-from tunesmith.evaluation.metrics.text import score_pairs
+from tunesmith.evaluation.metrics.base import Sample
+from tunesmith.evaluation.metrics.scoreboard import Scoreboard
 from tunesmith.evaluation.progress import ProgressBar
 from tunesmith.recipes.answering import Answering
+from tunesmith.recipes.model_digest import stored_digest
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -64,9 +67,16 @@ def run(config: RunConfig, *, model: Any = None, tokenizer: Any = None) -> dict[
         skip_special_tokens=config.skip_special_tokens,
     )
     write_atomic(folder / "training_args.yaml", config.to_yaml())
-    metrics = Prediction(folder, answering).run(rows, seed=config.seed, weights=weights_digest(model))
-    model.train(was_training)
+    weights = weights_digest(model) if model is not None else stored_digest(config)
+    metrics = Prediction(folder, answering, scoreboard(config)).run(rows, seed=config.seed, weights=weights)
+    if was_training:
+        model.train()
     return metrics
+
+
+def scoreboard(config: RunConfig) -> Callable[[], Scoreboard]:
+    """Makes scoreboards of the metrics that a configuration names, or of the usual ones."""
+    return lambda: Scoreboard(chosen_metrics(config), config.metric_options)
 
 
 def _sampling(config: RunConfig) -> SamplingParams:
@@ -83,18 +93,22 @@ class Prediction:
     Attributes:
         folder: `output_dir`.
         answering: writes the answers.
+        board: makes a scoreboard.
     """
 
     folder: Path
     answering: Answering
+    board: Callable[[], Scoreboard] = lambda: Scoreboard(CLASSIC)
 
     def run(self, rows: Sequence[PromptRow], *, seed: int, weights: str) -> dict[str, float]:
         """Writes what is missing of the predictions, then the scores of all of them."""
         started = time.monotonic()
         n_found = None
+        so_far = self.board()
+        self.answering.score = so_far.add
         with ProgressBar("predicting", len(rows)) as progress:
             for done in self.answering.write(rows, seed=seed, model=weights):
-                progress.show(done)
+                progress.show(done, so_far.in_words())
                 n_found = done if n_found is None else n_found
                 if done > n_found:
                     self._log(done, len(rows), started)
@@ -118,25 +132,30 @@ class Prediction:
             handle.write(json.dumps(line) + "\n")
 
     def _finish(self, total: int, n_new: int, runtime: float) -> dict[str, float]:
-        metrics = scores(self.answering.file, runtime, n_new, self.answering.batch_size)
+        metrics = scores(self.answering.file, self.board(), runtime, n_new, self.answering.batch_size)
         merge_results(self.folder, "predict_results.json", metrics)
         Run(self.folder).emit("predicted", rows=total, **metrics)
         _logger.info("%d predictions in %s: %s", total, self.answering.file, metrics)
         return metrics
 
 
-def scores(file: Path, runtime: float, n_new: int, batch_size: int) -> dict[str, float]:
-    """What is reported of a file of answers: BLEU and ROUGE of all rows, and how fast the new ones came.
+def scores(file: Path, board: Scoreboard, runtime: float, n_new: int, batch_size: int) -> dict[str, float]:
+    """What is reported of a file of answers: the metrics of all rows, and how fast the new ones came.
+
+    Scores beside the rows that are of other metrics, or missing, are written anew.
 
     Args:
-        file: with `predict` and `label` a line.
+        file: with `prompt`, `predict` and `label` a line.
+        board: empty.
         runtime: seconds that the new rows took.
         n_new: rows that were answered now.
         batch_size: rows of a step.
     """
     rows = read_rows(file)
-    found = score_pairs((row["predict"], row["label"]) for row in rows)
-    metrics = {f"predict_{name}": round(value, 4) for name, value in found.items()}
+    scored = [row | {"scores": board.add(Sample(row["predict"], row["label"], row["prompt"]))} for row in rows]
+    if scored != rows:
+        write_atomic(file, b"".join(map(row_line, scored)))
+    metrics = {f"predict_{name}": round(value, 4) for name, value in board.result().items()}
     metrics["predict_runtime"] = round(runtime, 4)
     metrics["predict_samples_per_second"] = round(n_new / runtime, 3)
     metrics["predict_steps_per_second"] = round(-(-n_new // batch_size) / runtime, 3)

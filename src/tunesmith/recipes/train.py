@@ -16,7 +16,12 @@ from tunesmith.core.runs import Run, merge_results, write_atomic
 
 logger = get_logger(__name__)
 
-_PLOTTED = {"dpo": ("rewards/accuracies", "rewards/margins"), "kto": ("rewards/chosen", "rewards/margins")}
+_PLOTTED = {
+    "dpo": ("rewards/accuracies", "rewards/margins"),
+    "kto": ("rewards/chosen", "rewards/margins"),
+    "ppo": ("reward", "kl"),
+    "grpo": ("reward", "kl"),
+}
 """Stage -> metrics that are drawn beside the loss."""
 _PARTS_OF_LOSS = ("_sft_loss", "_odds_ratio_loss")
 
@@ -75,7 +80,8 @@ def set_up(config: RunConfig, run: Run) -> Session:
 
 
 def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: Any, parts: tuple[Any, Any]) -> Session:
-    from tunesmith.models.dtype import training_precision
+    from tunesmith.models.aids import Aids
+    from tunesmith.models.dtype import evaluation_dtype, training_precision
     from tunesmith.models.forward import HiddenForward
     from tunesmith.models.load import base_folder, stored_dtype
     from tunesmith.objectives.base import OBJECTIVES, objective_name
@@ -84,6 +90,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     from tunesmith.training.budget import plan_memory
     from tunesmith.training.callbacks import EarlyStop, LogWriter, Pace, ProgressBar, RowsWatch, StopOnSignal
     from tunesmith.training.kept_reference import keep_reference
+    from tunesmith.training.optimizers.table import optimizer_builder
     from tunesmith.training.reference import find_reference, is_kept
     from tunesmith.training.reinforce import find_reinforcement
     from tunesmith.training.trainer import StepTrainer
@@ -91,7 +98,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     model, tokenizer = parts
     autocast = training_precision(config, stored_dtype(base_folder(model))).autocast
     objective = lookup(OBJECTIVES, objective_name(config.stage, config.pref_loss)).build(config)
-    forward = HiddenForward(model, reads_hidden=objective.needs_value_head)
+    forward = HiddenForward(model, Aids.of(config), reads_hidden=objective.needs_value_head)
     plan = plan_memory(config, model, forward, prepared, resume)
     stop = StopOnSignal()
 
@@ -124,6 +131,8 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
         processing_class=tokenizer,
         callbacks=callbacks,
     )
+    trainer.make_optimizer = optimizer_builder(config)
+    trainer.evaluation_dtype = evaluation_dtype(config)
     if is_kept(config, objective):
         keep_reference(trainer)
     trainer.reinforcement = find_reinforcement(config, objective, model, tokenizer, prepared.train)

@@ -23,7 +23,7 @@ logger = get_logger(__name__)
 TRAINER_LOG = "trainer_log.jsonl"
 _KNOWN = ("loss", "eval_loss", "grad_norm", "learning_rate", "epoch", "step", "num_input_tokens_seen", "total_flos")
 _SPEEDS = ("_runtime", "_per_second")
-_SHOWN = ("rewards/accuracies", "rewards/margins", "kl")
+_SHOWN = ("reward", "rewards/accuracies", "rewards/margins", "kl")
 
 
 def metrics_of(logs: dict[str, Any]) -> dict[str, float]:

@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from tunesmith.config.result import ADAPTER_TYPES
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.log import get_logger
 from tunesmith.models.forward import HiddenForward, MicroBatch
 from tunesmith.models.load import load_frozen
 from tunesmith.objectives.base import Objective, Scored
 
-ADAPTER_TYPES = ("lora", "oft")
-"""Tuning methods that leave the base under them as it is."""
 logger = get_logger(__name__)
 
 

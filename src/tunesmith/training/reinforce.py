@@ -195,7 +195,7 @@ class Reinforcement:
     def _warn(self, name: str, text: str) -> None:
         if name not in self._has_warned:
             self._has_warned.add(name)
-            logger.warning("%s: %s", name, text)
+            logger.warning("alarm: %s: %s", name, text)
 
 
 def _row(answer: Answer) -> Row:

@@ -26,13 +26,14 @@ from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, Objective, Sc
 from tunesmith.objectives.online import AnswerColumns
 from tunesmith.training.batches import Row, StepRows, collate, idle_batch, micro_batches
 from tunesmith.training.checkpoints import STAGING, manifest_of, publish, rotate
+from tunesmith.training.optimizers.hooks import OptimizerHooks
 from tunesmith.training.reference import Reference
 from tunesmith.training.reinforce import Read, Reinforcement, measure_rows
 from tunesmith.training.sampling import WindowSampler
 from tunesmith.training.sums import Sums
 
 
-class StepTrainer(Trainer):
+class StepTrainer(OptimizerHooks, Trainer):
     """Trains an objective.
 
     What transformers calls a batch is here all rows of one optimizer step. `training_step` cuts them into micro-batches
@@ -64,6 +65,7 @@ class StepTrainer(Trainer):
         self.hidden_metrics = hidden_metrics
         self.step_sums = Sums()
         self.checkpoint_facts = checkpoint_facts or {}
+        self.evaluation_dtype: torch.dtype | None = None  # None: as in training
         self.tokens_seen = 0
         self.trained_tokens_seen = 0
 
@@ -169,6 +171,8 @@ class StepTrainer(Trainer):
             is_last = index == len(batches) - 1
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
                 output = self._loss(model, batch, baseline)
+                if is_last:
+                    self.before_last_backward()
                 self.accelerator.backward(output.loss_sum * scale)
             total += output.loss_sum.detach() * scale
             sums.add(output.metrics if inputs.n_trained else {})
@@ -216,7 +220,16 @@ class StepTrainer(Trainer):
 
     def _loss(self, model: nn.Module, batch: MicroBatch, baseline: torch.Tensor | None) -> LossOutput:
         with self.compute_loss_context_manager():
-            return self.objective.loss(self._score(model, batch, baseline))
+            output = self.objective.loss(self._score(model, batch, baseline))
+            extra = self.hidden_forward.take_extra()
+        if not extra:
+            return output
+        total, metrics = output.loss_sum, dict(output.metrics)
+        items = batch.items_of_sequences(self.objective.item)
+        for name, (weight, rows) in extra.items():
+            part = (rows * items).sum()
+            total, metrics[name] = total + weight * part, (part, float(items.sum()))
+        return LossOutput(total, metrics)
 
     @torch.no_grad()
     def _baseline(self, steps: Iterable[StepRows]) -> torch.Tensor | None:
@@ -275,7 +288,8 @@ class StepTrainer(Trainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Evaluates the loss; random state is left as it was, so training ends with the same weights either way."""
-        with torch.random.fork_rng():
+        half, place = self.evaluation_dtype, self.args.device.type
+        with torch.random.fork_rng(), torch.autocast(place, half) if half else contextlib.nullcontext():
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     @torch.no_grad()

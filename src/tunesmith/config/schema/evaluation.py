@@ -1,11 +1,13 @@
-"""Keys of answering (`generating`) and of the `eval` command."""
+"""Keys of answering (`generating`), of scoring answers, and of the `eval` command."""
+
+# ruff: noqa: RUF009 - `key` is a field specifier, which ruff knows only by the name of dataclasses.field
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from tunesmith.config.schema.key import BATCH, CHAT, EVAL, Group, key
+from tunesmith.config.schema.key import BATCH, CHAT, EVAL, TRAIN, Group, key
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -42,6 +44,31 @@ class Inferring(Group):
     )
     matrix_save_name: str | None = key(
         None, "File for BLEU and ROUGE of these answers and for how long they took; default: no scores."
+    )
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class Metrics(Group):
+    """How generated answers are scored."""
+
+    TITLE: ClassVar[str] = "metrics of answers"
+    COMMANDS: ClassVar[tuple[str, ...]] = ("train", "infer")
+
+    metrics: tuple[str, ...] = key(
+        (),
+        "Scores of predicted answers: bleu, corpus_bleu, rouge, chrf, exact_match, contains, token_f1, number_match, "
+        "regex_match, json_valid, json_equal, accuracy, precision, recall, f1, span_precision, span_recall, span_f1, "
+        "or my.py:function; default: bleu-4, rouge-1, rouge-2, rouge-l as LLaMA-Factory computes them.",
+    )
+    eval_metrics: tuple[str, ...] = key(
+        (),
+        "Scores of answers in evaluation while training; default: `metrics` where `predict_with_generate` asks for "
+        "answers, else none.",
+        commands=TRAIN,
+    )
+    metric_options: dict[str, Any] | None = key(
+        None,
+        "How labels and spans are read out of answers, and other settings of metrics; docs/evaluation.md lists them.",
     )
 
 

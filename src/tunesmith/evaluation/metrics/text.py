@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 
 from tunesmith.evaluation.metrics.bleu import sentence_bleu
 from tunesmith.evaluation.metrics.rouge import rouge_l, rouge_n, words_of
@@ -31,9 +30,3 @@ def score_pair(prediction: str, label: str) -> dict[str, float]:
         scores["rouge-2"] = round(rouge_n(left, right, 2) * 100, 4)
         scores["rouge-l"] = round(rouge_l(left, right) * 100, 4)
     return scores
-
-
-def score_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, float]:
-    """Means over (prediction, label) pairs; no pairs give 0."""
-    rows = [score_pair(prediction, label) for prediction, label in pairs]
-    return {name: sum(row[name] for row in rows) / len(rows) if rows else 0.0 for name in NAMES}

@@ -1,0 +1,124 @@
+"""Pages put together and served until a signal. `run_chat(config)` is `tunesmith webchat`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core import env
+from tunesmith.core.errors import Interrupted, ServingError
+from tunesmith.core.log import get_logger
+from tunesmith.studio.settings import PageSettings
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from tunesmith.config.schema import RunConfig
+    from tunesmith.studio.seat import ModelSeat
+
+_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif"]
+_MONO = ["ui-monospace", "Consolas", "Noto Sans Mono", "monospace"]
+_CSS = """
+.chat-bar { align-items: center; }
+#chat-note { color: var(--body-text-color-subdued); font-size: var(--text-sm); min-height: 1.5em; }
+footer { display: none !important; }
+"""
+_logger = get_logger(__name__)
+
+
+def run_chat(config: RunConfig) -> None:
+    """Loads the model and shows a chat with it until SIGINT or SIGTERM.
+
+    Raises:
+        TunesmithError: the address cannot be had, or the model cannot be loaded.
+        Interrupted: a signal ended it, as it should.
+    """
+    settings = PageSettings.from_env()
+    port = settings.free_port()  # before the model: a port in use must not cost its loading
+    from tunesmith.studio.seat import ModelSeat
+
+    seat = ModelSeat()
+    seat.load(config)
+    serve(chat_page(seat, config), settings, port)
+    seat.unload()
+
+
+def chat_page(seat: ModelSeat, config: RunConfig) -> gr.Blocks:
+    """A page with nothing but a chat; Load loads what the configuration names."""
+    gradio = _gradio()
+    from tunesmith.studio.chat import chat
+
+    with gradio.Blocks(title="Tunesmith", fill_width=True, analytics_enabled=False) as page:
+        chat(page, seat, lambda: config)
+    return page
+
+
+def serve(page: gr.Blocks, settings: PageSettings, port: int) -> None:
+    """Serves a page until a signal.
+
+    Raises:
+        Interrupted: with the signal's number.
+    """
+    caught: list[int] = []
+    woken = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        woken.set()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        url = launch(page, settings, port)
+        _logger.info("the page is at %s; Ctrl-C stops", url)
+        woken.wait()
+    finally:
+        page.close(verbose=False)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    raise Interrupted("the page has stopped", caught[0])
+
+
+def launch(page: gr.Blocks, settings: PageSettings, port: int) -> str:
+    """Starts serving in a thread.
+
+    Returns:
+        The page's address; the public one where it is shared.
+
+    Raises:
+        ServingError: the address was taken meanwhile, or there is no public one to be had.
+    """
+    gradio = _gradio()
+    env.exempt_from_proxy("localhost", "127.0.0.1", settings.host)  # Gradio asks itself whether it runs
+    # Fonts of this machine, so that nothing is fetched from others.
+    theme = gradio.themes.Default(primary_hue="indigo", font=_FONTS, font_mono=_MONO)
+    options: dict[str, Any] = {"theme": theme, "css": _CSS, "footer_links": [], "run_history": False}
+    try:
+        _, local, public = page.launch(
+            server_name=settings.host.strip("[]"),
+            server_port=port,
+            share=settings.share,
+            root_path=settings.root_path,
+            auth=list(settings.auth) or None,
+            quiet=True,
+            prevent_thread_lock=True,
+            ssr_mode=False,
+            mcp_server=False,
+            pwa=False,
+            enable_monitoring=False,
+            **options,
+        )
+    except OSError as error:
+        raise ServingError(f"cannot listen on {settings.host}:{port}: {error}") from error
+    if settings.share and not public:
+        page.close(verbose=False)
+        raise ServingError("GRADIO_SHARE: Gradio's servers gave no public address; is there a network?")
+    return str(public or local)
+
+
+def _gradio() -> Any:
+    env.set_default("GRADIO_ANALYTICS_ENABLED", "False")
+    import gradio
+
+    return gradio
