@@ -126,6 +126,11 @@ def _dtype(config: RunConfig, base: Path) -> torch.dtype:
     from tunesmith.models.load import stored_dtype
 
     fields: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    if fields.get("mixture_of_depths"):
+        raise ExportError(
+            f"{config.model_name_or_path} is a mixture of depths, which no other program can run: there is nothing to "
+            "export it for. Tunesmith itself uses the trained folder as model_name_or_path"
+        )
     quantised = fields.get("quantization_config")
     if quantised:
         method = quantised.get("quant_method", "some method")
