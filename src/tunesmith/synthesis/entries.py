@@ -123,8 +123,14 @@ class EntryMaker:
             text = " ".join(chunk.source.text[start:end].split())
             yield text if len(text) <= _LONGEST_FOCUS else f"{text[:_LONGEST_FOCUS]}..."
 
-    def call(self, slots: Sequence[Slot], attempt: int = 1) -> Call:
-        """The call that asks for these slots."""
+    def call(self, slots: Sequence[Slot], attempt: int = 1, room: int = 1) -> Call:
+        """The call that asks for these slots.
+
+        Args:
+            slots: of one chunk.
+            attempt: from 1.
+            room: times the usual length that the answer may have; `max_new_tokens`, where it is set, is never exceeded.
+        """
         config, chunk = self.config, slots[0].chunk
         language = language_of(script_of(chunk.text))
         if self.as_text:
@@ -134,6 +140,7 @@ class EntryMaker:
         most = config.max_new_tokens
         if "max_new_tokens" not in config.explicit:
             most = _TOKENS_OF_TEXT if self.as_text else _TOKENS + _TOKENS_PER_ENTRY * len(slots) * config.turns
+            most *= room
         return Call(
             messages,
             self.model,
@@ -153,16 +160,18 @@ class EntryMaker:
         """
         rows: dict[int, Row] = {}
         faults: dict[int, Failure] = {}
+        room = 1
         for attempt in range(1, self.config.max_attempts + 1):
             missing = [slot for slot in slots if slot.number not in rows]
             if not missing:
                 break
             try:
-                reply = await self.asker.ask(self.call(missing, attempt))
+                reply = await self.asker.ask(self.call(missing, attempt, room))
             except CallFailedError as error:
                 for slot in missing:
                     faults[slot.number] = _failure(slot, (error.reason, error.detail), "", attempt)
                 break
+            room = 2 * room if reply.is_cut else room
             entries, why = read_entries(reply.text, self.config.turns)
             for place, slot in enumerate(missing):
                 if place >= len(entries):
