@@ -25,6 +25,7 @@ from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, Objective, Sc
 from tunesmith.objectives.online import AnswerColumns
 from tunesmith.training.batches import Row, StepRows, collate, idle_batch, micro_batches
 from tunesmith.training.checkpoints import STAGING, manifest_of, publish, rotate
+from tunesmith.training.random_state import random_state_kept
 from tunesmith.training.reference import Reference
 from tunesmith.training.reinforce import Read, Reinforcement, measure_rows
 from tunesmith.training.sampling import WindowSampler
@@ -60,6 +61,8 @@ class StepTrainer(Trainer):
         self.reference = reference
         self.reinforcement: Reinforcement | None = None
         """Set for stages that answer prompts; the rows of the training set are prompts then."""
+        self.answer_scores: Callable[[str, int], dict[str, float]] | None = None
+        """Scores the answers to the evaluation rows, by the prefix of their metrics and the step; None: not asked."""
         self.hidden_metrics = hidden_metrics
         self.step_sums = Sums()
         self.checkpoint_facts = checkpoint_facts or {}
@@ -273,8 +276,8 @@ class StepTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Evaluates the loss; random state is left as it was, so training ends with the same weights either way."""
-        with torch.random.fork_rng():
+        """Evaluates; random state is left as it was, so training ends with the same weights either way."""
+        with random_state_kept():
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     @torch.no_grad()
@@ -301,9 +304,11 @@ class StepTrainer(Trainer):
             losses.add({"loss": (torch.zeros(()), step.count(self.objective.item))})
             sums.merge(losses)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        model.train(was_training)
         found = {"loss": 0.0} | sums.means(self.accelerator)
         found = self._shown(found | self.objective.derived(found))
+        if self.answer_scores is not None:
+            found |= self.answer_scores(metric_key_prefix, self.state.global_step)
+        model.train(was_training)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=n_rows)
 
