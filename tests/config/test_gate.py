@@ -8,8 +8,6 @@ from tunesmith.config.schema import KEYS, RunConfig
 from tunesmith.core.errors import ConfigError
 
 REFUSED = {
-    "quantization_bit": 4,
-    "quantization_method": "hqq",
     "use_kt": True,
     "fp8": True,
     "deepspeed": "ds.json",

@@ -11,6 +11,7 @@ from tunesmith.config import (
     metrics,
     optimizer_rules,
     paths,
+    quantization_rules,
     reinforcement_rules,
     stage_rules,
     tasks,
@@ -24,7 +25,8 @@ Rule = Callable[[RunConfig], Iterator[Fault]]
 
 def faults(config: RunConfig, *, with_paths: bool = True) -> Iterator[Fault]:
     """Everything that does not go together for the command of this configuration."""
-    more = (data_rules, stage_rules, method_rules, optimizer_rules, metrics, reinforcement_rules, making_rules)
+    models = (method_rules, optimizer_rules, quantization_rules)
+    more = (data_rules, stage_rules, *models, metrics, reinforcement_rules, making_rules)
     on_disk = (paths,) if with_paths else ()
     for commands, rule in (*RULES, *(pair for module in (*more, *on_disk) for pair in module.RULES)):
         if config.command in commands:
