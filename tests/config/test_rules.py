@@ -39,6 +39,7 @@ BROKEN = [
         6,
         "hides the routers from the balancing loss",
     ),
+    ("mixture_of_depths: convert", 5, "trains too little of it"),
     ("liger_kernel_config: {rope: false}", 5, "does nothing without enable_liger_kernel"),
     ("shift_attn: true\nflash_attn: fa2", 5, "not through flash_attn: fa2"),
     ("stage: dpo\nshift_attn: true", 6, "shift_attn is for stages pt and sft"),

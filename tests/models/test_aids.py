@@ -162,15 +162,15 @@ def test_each_row_has_the_loss_that_transformers_computes_for_it_alone(make: Any
     forward = HiddenForward(model, Aids(balance=0.1))
     batch = line_of(7, 12, 3)
     forward(model.train(), batch)
-    ours = forward.take_balance()
-    assert ours is not None
+    weight, ours = forward.take_extra()["balance_loss"]
+    assert weight == 0.1
     for row, value in zip(batch.input_ids.split((7, 12, 3)), ours, strict=True):
         output = model(input_ids=row[None], output_router_logits=True)
         assert torch.allclose(value, output.aux_loss, atol=1e-6)
         assert torch.allclose(value, load_balancing_loss_func(output.router_logits, 4, 2), atol=1e-6)
-    assert forward.take_balance() is None
+    assert forward.take_extra() == {}
     forward(model.eval(), batch)
-    assert forward.take_balance() is None
+    assert forward.take_extra() == {}
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -187,9 +187,7 @@ def test_its_gradient_is_that_of_transformers(checkpointing: bool) -> None:
         else:
             forward = HiddenForward(model, Aids(balance=0.1))
             forward(model, batch)
-            found = forward.take_balance()
-            assert found is not None
-            loss = found.sum()
+            loss = forward.take_extra()["balance_loss"][1].sum()
         loss.backward()
         grads.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     assert grads[0].keys() == grads[1].keys()

@@ -41,7 +41,7 @@ def test_patterns_and_names_go_together() -> None:
 def test_an_adapter_on_a_pattern_comes_back(tmp_path: Path) -> None:
     model = trained(new(lora_target=r".*\.(q|down)_proj"))
     model.save_pretrained(tmp_path)
-    assert torch.equal(logits(load_adapter(make_tiny_llama(), tmp_path)), logits(model))
+    assert torch.allclose(logits(load_adapter(make_tiny_llama(), tmp_path)), logits(model), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_oft_starts_as_the_base_rotates_and_comes_back_live_and_merged(tmp_path:
     expected = logits(model)
     assert (expected - base).abs().max() > 1e-3
     model.save_pretrained(tmp_path)
-    assert torch.equal(logits(load_adapter(make_tiny_llama(), tmp_path)), expected)
+    assert torch.allclose(logits(load_adapter(make_tiny_llama(), tmp_path)), expected, atol=1e-6)
     assert torch.allclose(logits(merge_adapters(make_tiny_llama(), [tmp_path])), expected, atol=1e-5)
 
 
@@ -150,7 +150,7 @@ def test_an_adapter_of_either_type_is_trained_on(tmp_path: Path, kind: str) -> N
     model = trained(new(**keys))
     model.save_pretrained(tmp_path)
     again = apply_finetuning(make_tiny_llama(), config(**keys), [], torch.float32, [tmp_path])
-    assert torch.equal(logits(again), logits(model))
+    assert torch.allclose(logits(again), logits(model), atol=1e-6)
     assert count_parameters(again)[0] == count_parameters(model)[0]
     trained(again)
     assert not torch.equal(logits(again), logits(model))

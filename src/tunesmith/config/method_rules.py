@@ -107,6 +107,17 @@ def liger_is_on(config: RunConfig) -> Iterator[Fault]:
         yield Fault(keys, "liger_kernel_config does nothing without enable_liger_kernel")
 
 
+def conversion_is_trained(config: RunConfig) -> Iterator[Fault]:
+    """New routers know nothing: everything must be trained with them."""
+    if config.mixture_of_depths == "convert" and config.finetuning_type != "full":
+        what = f"mixture_of_depths: convert changes what every block does, finetuning_type {config.finetuning_type} "
+        yield Fault(
+            ("mixture_of_depths", "finetuning_type"),
+            f"{what}trains too little of it",
+            "set finetuning_type: full; a converted model takes adapters afterwards",
+        )
+
+
 def expansion_is_told(config: RunConfig) -> Iterator[Fault]:
     """`expand` needs to know how many blocks, and where to write."""
     if config.num_expand is None:
@@ -126,6 +137,7 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (_TRAIN, one_format_for_evaluation),
     (_TRAIN, offload_is_checkpointing),
     (_TRAIN, liger_is_on),
+    (_TRAIN, conversion_is_trained),
     (("expand",), expansion_is_told),
 )
 """The commands that a rule is for, and the rule."""

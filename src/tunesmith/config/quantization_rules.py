@@ -96,7 +96,7 @@ def eight_bit_floats(config: RunConfig) -> Iterator[Fault]:
         yield Fault(("fp8", "quantization_bit"), "fp8 and quantization_bit exclude each other", "keep one")
 
 
-_WITH_BITS = KEYS["quantization_bit"].commands
+_WITH_BITS = tuple(name for name in KEYS["quantization_bit"].commands if name != "export")
 RULES: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[Fault]]], ...] = (
     (_WITH_BITS, bits_and_method),
     (_WITH_BITS, adapters_only),

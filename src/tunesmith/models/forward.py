@@ -16,7 +16,7 @@ from torch import nn
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.log import get_logger
-from tunesmith.models import rope
+from tunesmith.models import depths, rope
 from tunesmith.models.aids import Aids
 from tunesmith.models.attention import VARLEN, VARLEN_EAGER
 from tunesmith.models.balance import balance_of_rows, check_routers
@@ -149,7 +149,8 @@ class HiddenForward:
         self.aids = Aids()  # the probe below sees none
         self._top_k = 0
         self._noise: EmbeddingNoise | None = None
-        self._balances: list[torch.Tensor] = []
+        self._extra: dict[str, list[torch.Tensor]] = {}
+        self._is_routed = depths.is_routed(base.config)
         self._output_head: nn.Module = base.get_output_embeddings()
         parameters = inspect.signature(base.forward).parameters
         takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
@@ -217,14 +218,24 @@ class HiddenForward:
             extra["output_router_logits"] = True
         output = model(input_ids=batch.input_ids[None], position_ids=batch.position_ids[None], use_cache=False, **extra)
         if wants_balance:
-            self._balances.append(balance_of_rows(output.router_logits, self._top_k, batch.row_lengths))
+            rows = balance_of_rows(output.router_logits, self._top_k, batch.row_lengths)
+            self._extra.setdefault("balance_loss", []).append(rows)
+        if self._is_routed:
+            routed = depths.take_losses(model)
+            self._extra.setdefault("router_loss", []).extend([] if routed is None else [routed])
         logits = output.logits[0]
         return logits if self._takes_positions else logits[batch.positions]
 
-    def take_balance(self) -> torch.Tensor | None:
-        """(S,) balance loss of each sequence of the last call, once; None where none is asked for, or not training."""
-        found, self._balances = self._balances, []
-        return torch.cat(found) if found else None
+    def take_extra(self) -> dict[str, tuple[float, torch.Tensor]]:
+        """Losses beside the objective's in the last call, once; none of them outside of training.
+
+        Returns:
+            Name -> weight, and the loss of each sequence (S,).
+        """
+        weights = {"balance_loss": self.aids.balance or 0.0, "router_loss": depths.ROUTER_LOSS}
+        found = {name: (weights[name], torch.cat(parts)) for name, parts in self._extra.items() if parts}
+        self._extra = {}
+        return found
 
     def __call__(self, model: nn.Module, batch: MicroBatch) -> torch.Tensor:
         """Runs the model over a micro-batch.
@@ -236,7 +247,7 @@ class HiddenForward:
         Returns:
             (N, H) hidden states at `batch.positions`; (N, V) logits where `is_plain_head` is False.
         """
-        self._balances = []
+        self._extra = {}
         if len(batch.row_lengths) > 1 and not self.lays_rows_end_to_end:
             return torch.cat([self._run(model, alone) for alone in batch.apart()])
         return self._run(model, batch)

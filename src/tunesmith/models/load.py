@@ -15,7 +15,7 @@ from tunesmith.config.result import ADAPTER_TYPES
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import ModelError
 from tunesmith.core.log import get_logger
-from tunesmith.models import attention, rope
+from tunesmith.models import attention, depths, rope
 from tunesmith.models.adapters import apply_finetuning, count_parameters, load_adapter, merge_adapters
 from tunesmith.models.beside import save_beside
 from tunesmith.models.checkpointing import enable_checkpointing, upcast_norms, wants_checkpointing
@@ -91,6 +91,8 @@ def load_base(
             )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise ModelError(f"cannot load the model in {folder}: {str(error).strip().splitlines()[0]}") from error
+    if depths.is_routed(model_config):
+        depths.restore(model, folder)
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(
@@ -145,6 +147,8 @@ def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool, resume: Pa
     adapters = _find_adapters(config, resolved.path)
     model_config = read_config(config, resolved.path)
     is_stretched = rope.settle(config, model_config, adapters)
+    if config.mixture_of_depths == "load" and not depths.is_routed(model_config):
+        raise ModelError("mixture_of_depths: load, but this model was not converted; train with convert first")
     if trainable:
         set_seed(config.seed)  # new adapters and fresh weights are random: the seed must come before them
         model = _trainable_base(config, resolved.path, model_config)
@@ -188,6 +192,10 @@ def _trainable_base(config: RunConfig, folder: Path, model_config: Any) -> nn.Mo
         implementation = attention.training_implementation(config.flash_attn)
         model = load_base(config, folder, precision.weights, implementation, model_config)
     rope.forget_lengths(model)
+    if config.mixture_of_depths == "convert":
+        if depths.is_routed(model_config):
+            raise ModelError("mixture_of_depths: convert, but this model is converted already; set load")
+        depths.convert(model)
     apply_liger(model, config)
     if config.upcast_layernorm:
         logger.info("upcast_layernorm: %d norm layers are held in float32 now", upcast_norms(model))

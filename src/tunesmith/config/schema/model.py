@@ -139,7 +139,10 @@ class Memory(Group):
         commands=TRAIN,
     )
     mixture_of_depths: str | None = key(
-        None, "Mixture of depths.", choices=("convert", "load"), not_yet="mixture of depths"
+        None,
+        "Mixture of depths: convert makes every second block work on an eighth of the tokens; load uses such a model.",
+        choices=("convert", "load"),
+        note="A converted model is known by its config.json, with or without the key.",
     )
     use_unsloth: bool = key(
         False, "Train with unsloth's kernels.", note="It needs an NVIDIA GPU, and none has run it yet.", commands=TRAIN
