@@ -15,7 +15,6 @@ REFUSED = {
     "deepspeed": "ds.json",
     "fsdp": "full_shard",
     "optim": "adamw_apex_fused",
-    "infer_backend": "vllm",
     "push_to_hub": True,
     "hub_token": "x",
     "enable_torch_profiler": True,
@@ -67,6 +66,8 @@ ACCEPTED = {
     "use_galore": True,
     "use_muon": True,
     "vllm_maxlen": 9,
+    "infer_backend": "vllm",
+    "use_kv_cache": False,
     "export_quantization_bit": 4,
     "task": "mmlu_test",
 }
@@ -88,7 +89,7 @@ def test_built_features_and_other_commands_keys_are_accepted(name: str, value: o
 
 def test_every_command_refuses_its_own() -> None:
     for command, settings in {
-        "chat": {"vllm_enforce_eager": True},
+        "chat": {"quantization_bit": 4},
         "export": {"export_quantization_bit": 4},
         "data": {"ms_hub_token": "x"},
         "eval": {"forgetting": True},

@@ -212,10 +212,6 @@ def test_what_comes_later_is_said(write, flags: str, key: str) -> None:
 
 
 def test_later_engines_and_formats_are_said(write) -> None:
-    words = API_FLAGS.replace("huggingface", "vllm").split()
-    with pytest.raises(ConfigError, match="infer_backend: vllm is not built yet") as caught:
-        load_config([*words, "--vllm_enforce_eager=true"], "api", NO_PATHS)
-    assert len(caught.value.problems) == 2
     with pytest.raises(ConfigError, match="export_quantization_bit is not built yet"):
         load_config([write(GPTQ)], "export", NO_PATHS)
 

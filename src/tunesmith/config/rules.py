@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from tunesmith.config import (
     data_rules,
+    engine_rules,
     making_rules,
     method_rules,
     metrics,
@@ -24,7 +25,16 @@ Rule = Callable[[RunConfig], Iterator[Fault]]
 
 def faults(config: RunConfig, *, with_paths: bool = True) -> Iterator[Fault]:
     """Everything that does not go together for the command of this configuration."""
-    more = (data_rules, stage_rules, method_rules, optimizer_rules, metrics, reinforcement_rules, making_rules)
+    more = (
+        data_rules,
+        engine_rules,
+        stage_rules,
+        method_rules,
+        optimizer_rules,
+        metrics,
+        reinforcement_rules,
+        making_rules,
+    )
     on_disk = (paths,) if with_paths else ()
     for commands, rule in (*RULES, *(pair for module in (*more, *on_disk) for pair in module.RULES)):
         if config.command in commands:

@@ -10,8 +10,9 @@ from torch import nn
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import ModelError
 from tunesmith.core.log import get_logger
+from tunesmith.models.adapter_hooks import AdapterHooks
 from tunesmith.models.forward import HiddenForward, base_model_of
-from tunesmith.models.live_adapter import AdapterHooks, load_live_adapter
+from tunesmith.models.live_adapter import load_live_adapter
 from tunesmith.models.value_head import (
     FILE,
     ValueHead,

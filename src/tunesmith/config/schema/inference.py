@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from tunesmith.config.schema.key import CHAT, DATA, MODEL, Group, key
 
-_ENGINE = "this inference engine; huggingface is the one that runs"
+_ANSWERS = (*CHAT, "train")
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -23,7 +23,6 @@ class Engine(Group):
         "huggingface",
         "Engine that generates answers.",
         choices=("huggingface", "vllm", "sglang"),
-        not_yet_values={"vllm": _ENGINE, "sglang": _ENGINE},
         value_names={"hf": "huggingface"},
         commands=(*CHAT, "train", "eval"),
     )
@@ -35,17 +34,33 @@ class Engine(Group):
     use_kv_cache: bool = key(
         True,
         "Keep keys and values of past tokens while answering; off is slow and saves memory.",
-        not_yet="answering without a cache",
+        commands=_ANSWERS,
     )
+    prompt_lookup_num_tokens: int | None = key(
+        None,
+        "Guess up to this many tokens from what followed the same words earlier in the text, and verify them in one "
+        "step; answers stay the same.",
+        ge=1,
+        commands=_ANSWERS,
+    )
+    max_matching_ngram_size: int = key(
+        2, "Tokens that prompt lookup searches the text for, at most.", ge=1, commands=_ANSWERS
+    )
+    assistant_model: str | None = key(
+        None,
+        "A smaller model with the same tokens that guesses ahead; the model verifies its guesses in one step, answers "
+        "stay the same.",
+        commands=_ANSWERS,
+    )
+    num_assistant_tokens: int = key(5, "Tokens that `assistant_model` guesses, at most.", ge=1, commands=_ANSWERS)
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class Vllm(Group):
     """vLLM."""
 
-    TITLE: ClassVar[str] = "vLLM"
-    COMMANDS: ClassVar[tuple[str, ...]] = CHAT
-    NOT_YET: ClassVar[str] = "the vLLM engine"
+    TITLE: ClassVar[str] = "vLLM (with `infer_backend: vllm`)"
+    COMMANDS: ClassVar[tuple[str, ...]] = _ANSWERS
 
     vllm_maxlen: int = key(4096, "Longest prompt plus answer, in tokens.", ge=1)
     vllm_gpu_util: float = key(0.7, "Share of the GPU's memory that vLLM takes.", gt=0, le=1)
@@ -58,9 +73,8 @@ class Vllm(Group):
 class Sglang(Group):
     """SGLang."""
 
-    TITLE: ClassVar[str] = "SGLang"
-    COMMANDS: ClassVar[tuple[str, ...]] = CHAT
-    NOT_YET: ClassVar[str] = "the SGLang engine"
+    TITLE: ClassVar[str] = "SGLang (with `infer_backend: sglang`)"
+    COMMANDS: ClassVar[tuple[str, ...]] = _ANSWERS
 
     sglang_maxlen: int = key(4096, "Longest prompt plus answer, in tokens.", ge=1)
     sglang_mem_fraction: float = key(0.7, "Share of the GPU's memory that SGLang takes.", gt=0, le=1)
