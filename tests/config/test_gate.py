@@ -87,7 +87,7 @@ def test_built_features_and_other_commands_keys_are_accepted(name: str, value: o
 
 def test_every_command_refuses_its_own() -> None:
     for command, settings in {
-        "chat": {"quantization_bit": 4},
+        "chat": {"use_kt": True},
         "export": {"export_quantization_bit": 4},
         "data": {"ms_hub_token": "x"},
         "eval": {"forgetting": True},
