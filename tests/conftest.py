@@ -12,6 +12,21 @@ CHATML = (
 )
 
 
+TINY: dict[str, Any] = {
+    "vocab_size": 448,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+"""The body of tiny models, for any family with these settings."""
+
+
 def make_tiny_tokenizer() -> Any:
     """A byte-level BPE of 400 tokens with ChatML marks."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -35,26 +50,13 @@ def make_tiny_tokenizer() -> Any:
     return tokenizer
 
 
-def make_tiny_llama(**changes: Any) -> Any:
+def make_tiny_llama(seed: int = 0, **changes: Any) -> Any:
     """A random two-layer Llama with grouped query heads and tied embeddings."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    settings: dict[str, Any] = {
-        "vocab_size": 448,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 256,
-        "tie_word_embeddings": True,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "pad_token_id": 0,
-    }
-    torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**(settings | changes)))
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(LlamaConfig(**(TINY | {"tie_word_embeddings": True} | changes)))
 
 
 @pytest.fixture(scope="session")

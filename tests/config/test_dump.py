@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,3 +116,29 @@ def test_it_is_plain_yaml_with_what_was_set_first(tmp_path: Path) -> None:
 def test_references_are_resolved(load, monkeypatch) -> None:
     monkeypatch.setenv("TS_NAME", "x1")
     assert "run_name: x1" in load("run_name: ${oc.env:TS_NAME}").to_yaml()
+
+
+TRAINED = {"model_name_or_path": "m", "dataset": "d", "output_dir": "o", "do_train": True, "template": "chatml"}
+WRITTEN: list[dict[str, object]] = [
+    {},
+    {"finetuning_type": "full", "optim": "lomo"},
+    {"finetuning_type": "full", "optim": "schedule_free_adamw"},
+    {"finetuning_type": "full", "use_galore": True},
+    {"finetuning_type": "freeze", "use_badam": True},
+    {"finetuning_type": "oft"},
+    {"pissa_init": True},
+    {"stage": "dpo"},
+    {"stage": "rm"},
+    {"stage": "ppo", "reward_model": "r"},
+    {"stage": "grpo", "reward_funcs": "json_valid", "max_new_tokens": 32},
+]
+
+
+@pytest.mark.parametrize("keys", WRITTEN, ids=str)
+def test_what_a_run_writes_passes_the_rules_again(keys: dict[str, object], tmp_path: Path) -> None:
+    """Defaults that it spells out are no reason to refuse it."""
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({**TRAINED, **keys}), encoding="utf-8")
+    config = load_config([str(path)], "train", Checks(paths=False))
+    path.write_text(config.to_yaml(), encoding="utf-8")
+    assert same_values(config, load_config([str(path)], "train", Checks(paths=False)))

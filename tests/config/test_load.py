@@ -144,7 +144,7 @@ def test_merge_keys_and_bom(write) -> None:
 def test_one_file_serves_every_command(load) -> None:
     text = "export_dir: merged\nn_shot: 3\nvllm_maxlen: 99\nlora_rank: 4\ntemperature: 0.1\nbatch_size: 2\n"
     train = load(text)
-    assert set(train.unused) == {"export_dir", "n_shot", "vllm_maxlen", "batch_size"}
+    assert set(train.unused) == {"export_dir", "n_shot", "batch_size"}
     assert load(text, command="export").unused
     assert "lora_rank" in load(text, "vllm_maxlen=4096", command="chat").unused
     assert load(text, command="data").dataset == ("identity",)

@@ -7,6 +7,8 @@ import pytest
 
 from tunesmith.config.coerce import coerce
 from tunesmith.config.schema import COMMANDS, GROUPS, KEYS, RunConfig
+from tunesmith.config.schema.key import keys_of
+from tunesmith.config.schema.making import Generator, LongText, Making
 
 DATA = Path(__file__).parent / "data"
 ARGUMENTS = json.loads((DATA / "known_arguments.json").read_text())
@@ -14,6 +16,10 @@ OURS = {
     "allow_untrained_rows",
     "dtype",
     "force_base",
+    "assistant_model",
+    "max_matching_ngram_size",
+    "num_assistant_tokens",
+    "prompt_lookup_num_tokens",
     "matrix_save_name",
     "micro_batch_tokens",
     "num_expand",
@@ -28,13 +34,14 @@ OURS = {
     "stop",
     "force_template",
     "template_compat",
+    *(name for group in (LongText, Making, Generator) for name in keys_of(group)),
     "reward_funcs",
     "reward_weights",
     "ppo_kl_weight",
     "num_generations",
     *(f"grpo_{name}" for name in ("beta", "epochs", "clip", "clip_high", "loss", "scale_rewards", "mask_truncated")),
 }
-OUR_CHOICES = {"stage": {"grpo"}}
+OUR_CHOICES = {"quantization_method": {"torchao"}, "stage": {"grpo"}}
 
 
 def as_facts(value: object) -> object:

@@ -180,7 +180,12 @@ def test_values_of_the_training_file(write) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "command"),
-    [(TRAIN_FLAGS, "train"), (PREDICT_FLAGS, "train"), (SCORE_FLAGS, "train"), (API_FLAGS, "api")],
+    [
+        (TRAIN_FLAGS, "train"),
+        (PREDICT_FLAGS, "train"),
+        (f"{SCORE_FLAGS} --quantization_bit 4", "train"),
+        (API_FLAGS, "api"),
+    ],
 )
 def test_command_lines(write, flags: str, command: str) -> None:
     write("")
@@ -199,7 +204,6 @@ def test_command_lines(write, flags: str, command: str) -> None:
     ("flags", "key"),
     [
         (f"{TRAIN_FLAGS} --deepspeed cache/ds_z3_config.json", "deepspeed"),
-        (f"{SCORE_FLAGS} --quantization_bit 4", "quantization_bit"),
     ],
 )
 def test_what_comes_later_is_said(write, flags: str, key: str) -> None:
@@ -212,10 +216,6 @@ def test_what_comes_later_is_said(write, flags: str, key: str) -> None:
 
 
 def test_later_engines_and_formats_are_said(write) -> None:
-    words = API_FLAGS.replace("huggingface", "vllm").split()
-    with pytest.raises(ConfigError, match="infer_backend: vllm is not built yet") as caught:
-        load_config([*words, "--vllm_enforce_eager=true"], "api", NO_PATHS)
-    assert len(caught.value.problems) == 2
     with pytest.raises(ConfigError, match="export_quantization_bit is not built yet"):
         load_config([write(GPTQ)], "export", NO_PATHS)
 

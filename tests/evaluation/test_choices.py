@@ -24,9 +24,9 @@ from tunesmith.evaluation.prompts import draw_examples, letter_tokens, messages_
 from tunesmith.evaluation.question import Question, Subject
 from tunesmith.evaluation.results import table_lines, write_results
 from tunesmith.inference.chat import ChatFormat
-from tunesmith.inference.engine import SteppedEngine
 from tunesmith.inference.hf import HuggingFaceEngine
 from tunesmith.inference.scoring import Score, ScoreRequest
+from tunesmith.inference.stepped import SteppedEngine
 
 
 class FixedScorer(SteppedEngine):

@@ -7,43 +7,23 @@ from typing import Any
 
 import pytest
 import torch
+from tests.conftest import TINY, make_tiny_llama
+
+VARIED: dict[str, Any] = {"max_position_embeddings": 128, "initializer_range": 0.3}
+"""Large random weights: answers do not repeat themselves."""
 
 
 def make_llama(**changes: Any) -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    settings: dict[str, Any] = {
-        "vocab_size": 448,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
-        "initializer_range": 0.3,
-    }
-    torch.manual_seed(3)
-    return LlamaForCausalLM(LlamaConfig(**(settings | changes))).eval()
+    return make_tiny_llama(seed=3, **({"tie_word_embeddings": False} | VARIED | changes)).eval()
 
 
 def make_qwen3(**changes: Any) -> Any:
     """Normalised queries and keys, a head size of its own, tied embeddings."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    settings: dict[str, Any] = {
-        "vocab_size": 448,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "max_position_embeddings": 128,
-        "tie_word_embeddings": True,
-        "initializer_range": 0.3,
-    }
+    settings = {"num_hidden_layers": 3, "head_dim": 16, "tie_word_embeddings": True}
     torch.manual_seed(4)
-    return Qwen3ForCausalLM(Qwen3Config(**(settings | changes))).eval()
+    return Qwen3ForCausalLM(Qwen3Config(**(TINY | VARIED | settings | changes))).eval()
 
 
 def make_adapter(folder: Path, seed: int, make: Any = make_llama, **changes: Any) -> Path:
@@ -56,6 +36,8 @@ def make_adapter(folder: Path, seed: int, make: Any = make_llama, **changes: Any
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+        elif "modules_to_save" in name:
+            parameter.data = parameter.data + torch.randn(parameter.shape, generator=generator) * 0.2
     model.save_pretrained(str(folder))
     return folder
 

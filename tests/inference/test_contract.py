@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
+from tests.inference import sglang_stub
 
 from tunesmith.core.errors import ModelError
+from tunesmith.core.optional import is_installed
+from tunesmith.inference.drafting import Assistant, PromptLookup
 from tunesmith.inference.engine import Completion, Engine, GenerationRequest, SamplingParams
 from tunesmith.inference.fake import FakeEngine
 from tunesmith.inference.hf import HuggingFaceEngine
 from tunesmith.inference.schedule import Limits
+from tunesmith.inference.sglang import SglangEngine
 
 GREEDY = SamplingParams(do_sample=False, max_new_tokens=12)
 HOT = SamplingParams(temperature=1.5, top_p=1.0, top_k=0, max_new_tokens=10)
@@ -34,12 +39,16 @@ class Kind:
         answer: the first 12 tokens of the greedy answer to a prompt, no end token.
         model: None where there is none.
         draws: chance and penalties have an effect.
+        several: a step may bring several tokens of an answer.
+        beams: it has a beam search.
     """
 
     make: Any
     answer: Any
     model: Any = None
     draws: bool = True
+    several: bool = False
+    beams: bool = True
 
 
 def fake_answer(request: GenerationRequest) -> list[int]:
@@ -56,11 +65,35 @@ def reference(model: Any) -> Any:
     return answer
 
 
-def hf(model: Any, **settings: Any) -> Kind:
+def hf(model: Any, drafter: Any = None, **settings: Any) -> Kind:
     def make(slots: int = 8) -> Engine:
-        return HuggingFaceEngine(model, batch_size=slots, decode=spell, **settings)
+        guesses = None if drafter is None else drafter()
+        return HuggingFaceEngine(model, batch_size=slots, decode=spell, drafter=guesses, **settings)
 
-    return Kind(make, reference(model), model)
+    return Kind(make, reference(model), model, several=drafter is not None)
+
+
+def rival(model: Any) -> Any:
+    """A model that says the same most of the time, as a smaller one of the family does."""
+    other = copy.deepcopy(model)
+    for parameter in other.parameters():
+        parameter.data += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)) * 0.02
+    return other
+
+
+def assisted(model: Any, **settings: Any) -> Kind:
+    return hf(model, lambda: Assistant(rival(model), 4), **settings)
+
+
+def sglang_kind() -> Kind:
+    """Our side of SGLang; the other side needs a GPU (the kind `sglang`)."""
+
+    def make(slots: int = 8) -> Engine:
+        arguments = {"context_length": 128, "max_running_requests": slots, "enable_deterministic_inference": True}
+        sglang_stub.Engine.answer = fake_answer
+        return SglangEngine(sglang_stub.Engine(**arguments), arguments, decode=spell)
+
+    return Kind(make, lambda prompt: fake_answer(GenerationRequest(prompt))[:12], draws=False, several=True)
 
 
 SMALL = Limits(chunk=5, max_bytes=1 << 30)
@@ -70,19 +103,54 @@ KINDS = {
         lambda prompt: fake_answer(GenerationRequest(prompt))[:12],
         draws=False,
     ),
+    "sglang, a stub of it": lambda get: sglang_kind(),
     "llama": lambda get: hf(get("llama")),
     "llama, pieces of 5 tokens": lambda get: hf(get("llama"), limits=SMALL),
     "llama, no prefix cache": lambda get: hf(get("llama"), limits=Limits(prefix_cache=False)),
     "llama, no memory": lambda get: hf(get("llama"), limits=Limits(chunk=64, max_bytes=0)),
     "llama, padded": lambda get: hf(get("llama"), padded=True),
+    "llama, no cache": lambda get: hf(get("llama"), keeps_values=False),
+    "llama, padded, no cache": lambda get: hf(get("llama"), padded=True, keeps_values=False),
+    "llama, prompt lookup": lambda get: hf(get("llama"), lambda: PromptLookup(6)),
+    "llama, prompt lookup, pieces of 5 tokens": lambda get: hf(get("llama"), lambda: PromptLookup(6), limits=SMALL),
+    "llama, assistant": lambda get: assisted(get("llama")),
+    "llama, assistant, no cache": lambda get: assisted(get("llama"), keeps_values=False),
     "qwen3": lambda get: hf(get("qwen3")),
     "qwen3, pieces of 5 tokens": lambda get: hf(get("qwen3"), limits=SMALL),
 }
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
+def vllm_kind() -> Kind:
+    """VLLM for real, on the 135M model; it has an environment of its own (make test-vllm)."""
+    from tests.inference import vllm_real
+
+    model = vllm_real.model()
+    return Kind(lambda slots=8: vllm_real.engine(slots, spell), reference(model), model, beams=False)
+
+
+def sglang_real_kind() -> Kind:
+    """SGLang for real, on the 135M model; it needs a GPU, so nobody has seen it pass yet."""
+    from tests.inference import sglang_real
+
+    model = sglang_real.model()
+    make = sglang_real.engine
+    return Kind(lambda slots=8: make(slots, spell), reference(model), model, several=True, beams=False)
+
+
+REAL = {"vllm": lambda get: vllm_kind(), "sglang": lambda get: sglang_real_kind()}
+"""Engines that want environments of their own; where one is installed, the contract runs on it alone."""
+HERE = {name: kind for name, kind in REAL.items() if is_installed(name)} or KINDS
+
+
+@pytest.fixture(scope="module", params=list(HERE))
 def kind(request: pytest.FixtureRequest) -> Kind:
-    return KINDS[request.param](request.getfixturevalue)
+    return HERE[request.param](request.getfixturevalue)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif("sglang" not in HERE, reason="the contract on SGLang needs a GPU and the package sglang")
+def test_sglang_is_under_contract():
+    assert torch.cuda.is_available()
 
 
 def prompts(lengths: tuple[int, ...] = LENGTHS) -> list[list[int]]:
@@ -130,7 +198,7 @@ def test_requests_join_and_leave_midway(kind):
             assert request_id not in ids
             ids[request_id], made[request_id] = place, ([], None)
         for delta in engine.step():
-            assert len(delta.token_ids) <= 1
+            assert len(delta.token_ids) <= 1 or kind.several
             made[delta.request_id][0].extend(delta.token_ids)
             made[delta.request_id] = (made[delta.request_id][0], delta.finish_reason)
         step += 1
@@ -160,7 +228,8 @@ def test_stream_equals_generate(kind):
     answer = kind.answer([5, 6, 7])
     deltas = list(engine.stream(GenerationRequest([5, 6, 7], GREEDY)))
     assert [i for delta in deltas for i in delta.token_ids] == answer
-    assert [delta.finish_reason for delta in deltas] == [None] * 11 + ["length"]
+    assert [delta.finish_reason for delta in deltas] == [None] * (len(deltas) - 1) + ["length"]
+    assert len(deltas) == 12 or kind.several
 
 
 def test_streams_take_turns(kind):
@@ -170,7 +239,9 @@ def test_streams_take_turns(kind):
     made = [[], []]
     for _ in range(12):
         for ids, stream in zip(made, both, strict=True):
-            ids.extend(next(stream).token_ids)
+            delta = next(stream, None)
+            assert delta is not None or kind.several
+            ids.extend(delta.token_ids if delta else ())
     assert made == [kind.answer([5, 6, 7]), kind.answer([8, 9])]
 
 
@@ -219,7 +290,7 @@ def test_several_answers(kind):
 
 def test_answers_of_a_request_differ_and_the_first_is_that_of_one(kind):
     if not kind.draws:
-        assert isinstance(kind.make(), FakeEngine)
+        assert kind.model is None
         return
     prompt, sampling = [5, 6, 7], replace(HOT, seed=11)
     several = {
@@ -296,13 +367,21 @@ def test_constraints_bound_every_token(kind):
             assert (completion.finish_reason, completion.end_token_id) == ("stop", None)
 
 
-def test_presence_penalty_forbids_repetition(kind):
+def test_answer_penalties_are_subtracted(kind):
+    """Greedy by hand, token by token: once for what was said, and once more for each time."""
     if not kind.draws:
         assert kind.model is None
         return
-    for name in ("presence_penalty", "frequency_penalty"):
-        ids = one(kind.make(), [5, 6], replace(GREEDY, max_new_tokens=60, **{name: 1000.0})).token_ids
-        assert len(set(ids)) == 60
+    for penalties in ({"presence_penalty": 1.5}, {"frequency_penalty": 0.7}, {"presence_penalty": -1.0}):
+        answer: list[int] = []
+        for _ in range(12):
+            with torch.inference_mode():
+                logits = kind.model(torch.tensor([[5, 6, *answer]])).logits[0, -1]
+            for token_id in set(answer):
+                logits[token_id] -= penalties.get("presence_penalty", 0)
+                logits[token_id] -= penalties.get("frequency_penalty", 0) * answer.count(token_id)
+            answer.append(int(logits.argmax()))
+        assert list(one(kind.make(), [5, 6], replace(GREEDY, **penalties)).token_ids) == answer
 
 
 def test_context_bounds_answers_and_prompts(kind):
@@ -335,6 +414,10 @@ def test_beams_equal_generate(kind):
         assert not kind.draws
         return
     sampling = replace(GREEDY, num_beams=3, length_penalty=1.2, max_new_tokens=6)
+    if not kind.beams:
+        with pytest.raises(ModelError, match="no beam search"):
+            kind.make().submit(GenerationRequest([5, 6, 7], sampling))
+        return
     ids = torch.tensor([[5, 6, 7]])
     settings = {"attention_mask": torch.ones_like(ids), "pad_token_id": 0, "eos_token_id": None}
     want = kind.model.generate(ids, do_sample=False, num_beams=3, length_penalty=1.2, max_new_tokens=6, **settings)

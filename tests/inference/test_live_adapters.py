@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 from peft import PeftModel
-from tests.inference.conftest import make_adapter, make_llama
+from tests.inference.conftest import make_adapter, make_llama, make_qwen3
 
 from tunesmith.core.errors import ModelError
 from tunesmith.inference.engine import GenerationRequest, SamplingParams
@@ -33,9 +33,9 @@ def answers(engine, requests):
     return [list(found[i].token_ids) for i in range(len(requests))]
 
 
-def alone(folder, prompt, n=10, beams=1):
+def alone(folder, prompt, n=10, beams=1, make=make_llama):
     """What peft and transformers answer."""
-    model = make_llama() if folder is None else PeftModel.from_pretrained(make_llama(), str(folder)).eval()
+    model = make() if folder is None else PeftModel.from_pretrained(make(), str(folder)).eval()
     ids = torch.tensor([prompt])
     settings = {"attention_mask": torch.ones_like(ids), "pad_token_id": 0, "eos_token_id": None, "num_beams": beams}
     return model.generate(input_ids=ids, do_sample=False, max_new_tokens=n, **settings)[0, len(prompt) :].tolist()
@@ -143,6 +143,38 @@ def test_names_are_taken_once(engine, adapters):
             act()
 
 
+BEYOND = {
+    "dora": {"use_dora": True},
+    "dora on the head": {"use_dora": True, "target_modules": ["lm_head", "gate_proj"]},
+    "a head of its own": {"modules_to_save": ["lm_head"]},
+    "norms and embedding of its own": {"modules_to_save": ["embed_tokens", "norm"], "target_modules": ["q_proj"]},
+    "lora on the head": {"target_modules": ["q_proj", "lm_head"]},
+}
+
+
+@pytest.mark.parametrize("beyond", list(BEYOND))
+@pytest.mark.parametrize("make", [make_llama, make_qwen3])
+@pytest.mark.filterwarnings("ignore")  # peft, of adapters on tied weights
+def test_more_than_low_rank_beside_others(tmp_path, make, beyond):
+    """DoRA, whole modules and the head, for their own tokens alone, in the same passes as a plain adapter and none."""
+    folders = {"x": make_adapter(tmp_path / "x", 5, make, **BEYOND[beyond]), "a": make_adapter(tmp_path / "a", 6, make)}
+    asked = [(name, prompt) for prompt in prompts(2, seed=4) for name in ("x", None, "a", "x")]
+    expected = [alone(folders.get(name), prompt, make=make) for name, prompt in asked]
+    assert len({tuple(answer) for answer in expected[:3]}) == 3
+    for settings in ({}, {"limits": Limits(chunk=6)}, {"padded": True}):
+        engine = HuggingFaceEngine(make(), batch_size=6, **settings)
+        for name, path in folders.items():
+            engine.add_adapter(name, path)
+        assert answers(engine, [ask(prompt, name) for name, prompt in asked]) == expected
+    assert answers(engine, [ask([5, 6, 7], "x", num_beams=3)]) == [alone(folders["x"], [5, 6, 7], beams=3, make=make)]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_head_lora_of_another_base_is_refused(tmp_path):
+    folder = make_adapter(tmp_path, 1, lambda: make_llama(initializer_range=0.2), **BEYOND["lora on the head"])
+    assert "does not fit this base model: 'lm_head.base_layer.weight'" in refused(folder)
+
+
 def refused(folder):
     engine = HuggingFaceEngine(make_llama())
     with pytest.raises(ModelError) as caught:
@@ -155,11 +187,10 @@ def refused(folder):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"use_dora": True}, "it is a DoRA adapter"),
-        ({"modules_to_save": ["lm_head"]}, "holds whole modules"),
         ({"trainable_token_indices": {"embed_tokens": [3]}}, "rows of the embedding"),
         ({"bias": "lora_only"}, "it has biases"),
-        ({"target_modules": ["lm_head"]}, "which cannot be served beside others"),
+        ({"target_modules": ["embed_tokens", "q_proj"]}, "which cannot be served beside others"),
+        ({"modules_to_save": ["mlp"], "target_modules": ["q_proj"]}, "is made of other modules"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

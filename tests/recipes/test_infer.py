@@ -19,6 +19,7 @@ from tunesmith.config.load import load_config
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import ConfigError, DataError
 from tunesmith.recipes import infer
+from tunesmith.recipes.model_digest import stored_digest
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "vllm_infer.py"
@@ -114,18 +115,18 @@ def test_other_settings_keep_the_old_answers_aside(configure: Any) -> None:
 def test_an_adapter_is_another_model(configure: Any) -> None:
     """What tells models apart are the weights in their folders, not names."""
     config = configure()
-    one = infer._model_digest(config)
-    assert one == infer._model_digest(configure())
-    assert one != infer._model_digest(configure(infer_dtype="bfloat16"))
+    one = stored_digest(config)
+    assert one == stored_digest(configure())
+    assert one != stored_digest(configure(infer_dtype="bfloat16"))
     weights = Path("copy")
     weights.mkdir()
     for file in Path(config.model_name_or_path).iterdir():
         (weights / file.name).write_bytes(file.read_bytes())
-    assert one == infer._model_digest(configure(model_name_or_path="./copy"))
+    assert one == stored_digest(configure(model_name_or_path="./copy"))
     changed = bytearray((weights / "model.safetensors").read_bytes())
     changed[-1] ^= 1
     (weights / "model.safetensors").write_bytes(changed)
-    assert one != infer._model_digest(configure(model_name_or_path="./copy"))
+    assert one != stored_digest(configure(model_name_or_path="./copy"))
 
 
 def test_held_out_rows_of_a_training_file(configure: Any) -> None:

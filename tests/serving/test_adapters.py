@@ -103,7 +103,7 @@ def test_the_alias_answers_as_the_model(stage: Stage) -> None:
 
 def test_the_configured_adapter_answers_under_the_models_name() -> None:
     """As in LLaMA-Factory: the tutorials ask for the base's name and mean the fine-tuned model."""
-    known = ModelNames("base-7b", adapters=["saves/x"], is_live=True, alias="mine")
+    known = ModelNames("base-7b", default="saves/x", adapters={"saves/x": "saves/x"}, alias="mine")
     assert [known.resolve(name) for name in ("base-7b", "saves/x", "mine")] == ["saves/x"] * 3
     assert known.resolve("base") is None
     assert known.shown("saves/x")["parent"] == "base-7b"
@@ -113,7 +113,7 @@ def test_the_configured_adapter_answers_under_the_models_name() -> None:
 
 
 def test_adapters_on_the_model_for_good() -> None:
-    known = ModelNames("base-7b", adapters=["a", "b"])
+    known = ModelNames("base-7b", adapters={"b": None})
     assert known.resolve("base-7b") is None
     assert known.resolve("b") is None
     with pytest.raises(ApiError, match="not served"):

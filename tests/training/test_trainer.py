@@ -15,6 +15,7 @@ from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import TrainingError
 from tunesmith.models import attention
 from tunesmith.models.adapters import apply_finetuning
+from tunesmith.models.aids import Aids
 from tunesmith.models.forward import HiddenForward
 from tunesmith.objectives.sft import SupervisedObjective
 from tunesmith.training.arguments import training_arguments
@@ -66,9 +67,10 @@ def make_trainer(folder: Path, rows: Any, budget: int = 512, eval_rows: Any = No
         "use_cpu": True,
     }
     extra = {name: keys.pop(name) for name in ("callbacks",) if name in keys}
+    make_model = keys.pop("make_model", make_tiny_llama)
     config = RunConfig.from_dict(settings | keys)
     attention.register()
-    model = make_tiny_llama(attn_implementation=attention.VARLEN)
+    model = make_model(attn_implementation=attention.VARLEN)
     torch.manual_seed(1)
     model = apply_finetuning(model, config, [], torch.float32)
     if config.finetuning_type == "lora":
@@ -77,7 +79,7 @@ def make_trainer(folder: Path, rows: Any, budget: int = 512, eval_rows: Any = No
                 torch.nn.init.normal_(parameter, std=0.02)
     return StepTrainer(
         objective=SupervisedObjective(),
-        forward=HiddenForward(model),
+        forward=HiddenForward(model, Aids.of(config)),
         token_budget=budget,
         model=model,
         args=training_arguments(config, autocast=None),

@@ -1,4 +1,4 @@
-"""`tunesmith data preview | check | convert`: look at data, and change its layout, without training."""
+"""`tunesmith data`: look at data, change its layout, and make data sets out of long text, without training."""
 
 from __future__ import annotations
 
@@ -14,15 +14,23 @@ from tunesmith.core.lazy import nearest
 if TYPE_CHECKING:
     from tunesmith.data.checks.result import CheckResult
 
+_MAKING = ("make", "dialogue", "split")
 _LAYOUTS = ("alpaca", "sharegpt", "openai")
 
 
 def main(words: Sequence[str]) -> None:
-    """Shows rows as the model would see them, reads every row and reports, or writes rows in another layout."""
-    if wants_help("data", words):
-        return
-    actions: dict[str, Callable[[list[str]], None]] = {"preview": _preview, "check": _check, "convert": _convert}
+    """Shows rows, reads and reports every row, writes rows in another layout, or makes rows out of long text."""
+    actions: dict[str, Callable[[list[str]], None]] = {
+        "preview": _preview,
+        "check": _check,
+        "convert": _convert,
+        "make": _make,
+        "dialogue": _dialogue,
+        "split": _split,
+    }
     action, *rest = words or [""]
+    if wants_help(f"data {action}" if action in _MAKING else "data", words):
+        return
     if action not in actions:
         near = nearest(action, list(actions))
         hint = f"did you mean tunesmith data {near}?" if near else "write tunesmith data preview CONFIG, or data check"
@@ -89,3 +97,30 @@ def _convert(words: list[str]) -> None:
     from tunesmith.recipes.convert import convert_file
 
     print(convert_file(config, output, layout, overwrite=overwrite))
+
+
+def _make(words: list[str]) -> None:
+    from tunesmith.config.load import load_config
+
+    config = load_config(words, "data make")
+    from tunesmith.recipes.make import make
+
+    print(make(config))
+
+
+def _dialogue(words: list[str]) -> None:
+    from tunesmith.config.load import load_config
+
+    config = load_config(words, "data dialogue")
+    from tunesmith.recipes.dialogue import dialogue
+
+    print(dialogue(config))
+
+
+def _split(words: list[str]) -> None:
+    from tunesmith.config.load import load_config
+
+    config = load_config(words, "data split")
+    from tunesmith.recipes.split import split
+
+    print(split(config))

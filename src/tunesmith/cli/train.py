@@ -9,7 +9,7 @@ from tunesmith.cli.help import wants_help
 
 
 def main(words: Sequence[str]) -> None:
-    """Runs what do_train, do_eval and do_predict ask for, in this order."""
+    """Runs what do_train, do_eval and do_predict ask for, in this order; stage rm predicts scores."""
     if wants_help("train", words):
         return
     from tunesmith.config.load import load_config
@@ -22,7 +22,8 @@ def main(words: Sequence[str]) -> None:
     if config.do_predict:
         from tunesmith.config.result import with_result
         from tunesmith.core.runs import Run
-        from tunesmith.recipes.predict import run as predict
+        from tunesmith.recipes import predict, score
 
+        write = score.run if config.stage == "rm" else predict.run
         with Run(Path(config.output_dir or ".")).working("predict"):
-            predict(with_result(config) if config.do_train else config)
+            write(with_result(config) if config.do_train else config)

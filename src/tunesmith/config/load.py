@@ -1,10 +1,11 @@
-"""The command line to a RunConfig: file, overrides, flags."""
+"""The command line to a RunConfig: file, overrides, flags; `.env` for the commands that take it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tunesmith.config import dotenv
 from tunesmith.config.argv import PLACE, CommandLine
 from tunesmith.config.build import Checks, from_entries
 from tunesmith.config.entries import Entry
@@ -35,4 +36,5 @@ def load_config(argv: Sequence[str], command: str, checks: Checks | None = None)
     checks = checks or Checks()
     if line.problems:
         checks = replace(checks, rules=False)  # words were lost: what is missing may be among them
-    return from_entries([*entries, *line.entries], command, line.file or PLACE, problems, checks)
+    given = [*entries, *line.entries]
+    return from_entries([*dotenv.entries(command, given), *given], command, line.file or PLACE, problems, checks)

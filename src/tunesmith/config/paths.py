@@ -9,6 +9,7 @@ from pathlib import Path
 from tunesmith.config.fault import Fault
 from tunesmith.config.metrics import functions_exist
 from tunesmith.config.schema import KEYS, RunConfig
+from tunesmith.config.schema.key import MAKING
 from tunesmith.config.tasks import task_is_known
 from tunesmith.core.lazy import nearest
 
@@ -93,6 +94,16 @@ def export_is_free(config: RunConfig) -> Iterator[Fault]:
         yield Fault(("export_dir",), what, "choose another folder, or set overwrite_export: true")
 
 
+def text_exists(config: RunConfig) -> Iterator[Fault]:
+    """What is named must be there."""
+    for name in config.input_file_path:
+        if not Path(name).expanduser().exists():
+            yield Fault(("input_file_path",), f"input_file_path: there is no {name}", _near(name))
+    if config.command == "data make" and config.chunks and not Path(config.chunks).expanduser().is_dir():
+        fix = _near(config.chunks) or "tunesmith data split writes it"
+        yield Fault(("chunks",), f"chunks: there is no folder {config.chunks}", fix)
+
+
 def _near(name: str) -> str:
     """The entry of the nearest existing folder that was probably meant."""
     path = Path(name).expanduser()
@@ -105,6 +116,7 @@ def _near(name: str) -> str:
 RULES: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[Fault]]], ...] = (
     (KEYS["model_name_or_path"].commands, models_exist),
     (KEYS["new_special_tokens_config"].commands, token_file_exists),
+    (MAKING, text_exists),
     (("train",), checkpoint_exists),
     (("train",), output_is_free),
     (("export",), export_is_free),

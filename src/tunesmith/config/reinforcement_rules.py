@@ -82,7 +82,7 @@ def only_training_rows(config: RunConfig) -> Iterator[Fault]:
 def one_stage_of_keys(config: RunConfig) -> Iterator[Fault]:
     """Keys of PPO act in stage ppo, those of GRPO in stage grpo."""
     for prefix, stage in (("ppo_", "ppo"), ("grpo_", "grpo"), ("num_generations", "grpo")):
-        for name in sorted(name for name in config.explicit if name.startswith(prefix)):
+        for name in sorted(name for name in config.explicit if name.startswith(prefix) and config.asks_for(name)):
             if config.stage != stage and config.stage in _STAGES:
                 yield Fault((name, "stage"), f"{name} is for stage {stage}, not {config.stage}")
 

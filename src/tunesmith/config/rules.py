@@ -4,24 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tunesmith.config import data_rules, method_rules, metrics, paths, reinforcement_rules, stage_rules, tasks
+from tunesmith.config import (
+    data_rules,
+    engine_rules,
+    making_rules,
+    method_rules,
+    metrics,
+    optimizer_rules,
+    paths,
+    quantization_rules,
+    reinforcement_rules,
+    stage_rules,
+    tasks,
+)
 from tunesmith.config.fault import Fault
 from tunesmith.config.schema import COMMANDS, KEYS, RunConfig
-from tunesmith.config.schema.key import ROWS
+from tunesmith.config.schema.key import MAKING, ROWS
 
 Rule = Callable[[RunConfig], Iterator[Fault]]
 
 
 def faults(config: RunConfig, *, with_paths: bool = True) -> Iterator[Fault]:
     """Everything that does not go together for the command of this configuration."""
-    more = (data_rules, stage_rules, method_rules, metrics, reinforcement_rules, *([paths] if with_paths else []))
-    for commands, rule in (*RULES, *(pair for module in more for pair in module.RULES)):
+    more = (
+        data_rules,
+        engine_rules,
+        stage_rules,
+        method_rules,
+        optimizer_rules,
+        quantization_rules,
+        metrics,
+        reinforcement_rules,
+        making_rules,
+    )
+    on_disk = (paths,) if with_paths else ()
+    for commands, rule in (*RULES, *(pair for module in (*more, *on_disk) for pair in module.RULES)):
         if config.command in commands:
             yield from rule(config)
 
 
 def model_is_named(config: RunConfig) -> Iterator[Fault]:
-    """Every command needs a model, if only for its tokenizer."""
+    """Every command that trains, answers or renders needs a model, if only for its tokenizer."""
     if not config.model_name_or_path:
         yield Fault(
             ("model_name_or_path",),
@@ -230,7 +253,7 @@ def export_is_named(config: RunConfig) -> Iterator[Fault]:
 
 _TRAIN = ("train",)
 RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
-    (COMMANDS, model_is_named),
+    (tuple(command for command in COMMANDS if command not in MAKING), model_is_named),
     (_TRAIN, something_is_done),
     (_TRAIN, output_is_named),
     (_TRAIN, training_has_data),

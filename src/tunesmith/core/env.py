@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 
 from tunesmith.core.errors import EnvironmentValueError
 
+_SETTING = re.compile(r"(?:export\s+)?(?P<name>[A-Za-z_]\w*)\s*=(?P<value>.*)")
+_QUOTED = re.compile(r"(?P<mark>['\"])(?P<text>.*?)(?P=mark)\s*(?:#.*)?$")
 _TRUE = {"1", "true", "y", "yes", "on"}
 
 
@@ -57,9 +60,45 @@ def words(name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in (get(name) or "").split(",") if part.strip())
 
 
+def read_file(path: Path) -> dict[str, tuple[str, int]]:
+    """The settings of a `.env` file, name -> (value, line); they do not become part of the environment.
+
+    A line is `NAME=value`, maybe with `export` before it and quotes around the value; `#` begins a comment at the start
+    of a line, or after a blank behind a value without quotes.
+
+    Raises:
+        EnvironmentValueError: a line is no setting, or the file is not UTF-8.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise EnvironmentValueError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    found = {}
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        match = _SETTING.fullmatch(text)
+        if not match:
+            raise EnvironmentValueError(f"{path}:{number}: write NAME=value, one a line")
+        found[match["name"]] = (_plain(match["value"].strip()), number)
+    return found
+
+
+def _plain(value: str) -> str:
+    """The value without its quotes, or without the comment behind it."""
+    quoted = _QUOTED.match(value)
+    return quoted["text"] if quoted else re.split(r"\s#", value, maxsplit=1)[0].rstrip()
+
+
 def set_default(name: str, value: str) -> None:
     """Sets a variable that other libraries read, unless the user did."""
     os.environ.setdefault(name, value)
+
+
+def override(name: str, value: str) -> None:
+    """Sets a variable that other libraries read, in a process that must not have it otherwise."""
+    os.environ[name] = value
 
 
 def exempt_from_proxy(*hosts: str) -> None:

@@ -83,6 +83,10 @@ class ServingError(TunesmithError):
     """The server cannot start: an address that others reach without a key, a port in use."""
 
 
+class GeneratorError(TunesmithError):
+    """The model that should write data cannot be asked: wrong address, no or a wrong key, no such model."""
+
+
 class MissingPackageError(TunesmithError):
     """An optional package is needed; the message holds the pip command."""
 

@@ -9,6 +9,8 @@ import warnings
 from tunesmith.core import env
 
 _NAME = "tunesmith"
+_CHATTY = ("bitsandbytes", "torchao", "torch.utils._pytree")
+"""Loggers that speak of faster kernels of other packages and of changes to come, whenever peft is imported."""
 
 
 class _Formatter(logging.Formatter):
@@ -49,6 +51,8 @@ def quiet_libraries() -> None:
     """Keeps the deprecation notes that libraries write to each other off the user's terminal."""
     for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
         warnings.simplefilter("ignore", category)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def get_logger(module: str) -> logging.Logger:

@@ -52,6 +52,40 @@ def sync_tree(folder: Path) -> None:
             sync_path(path)
 
 
+def append_line(path: Path, line: str, *, sync: bool = False) -> None:
+    """Appends one line with one write call; a torn last line of a killed process is closed first.
+
+    Args:
+        path: made with its folder where it is not there.
+        line: without its end.
+        sync: do not return before it is on the disk.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as handle:
+        if handle.tell() > 0:
+            handle.seek(-1, os.SEEK_END)
+            if handle.read(1) != b"\n":
+                line = "\n" + line
+        handle.write(f"{line}\n".encode())
+        if sync:
+            handle.flush()
+            os.fsync(handle.fileno())
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file of lines; a torn line is passed over, and a missing file has none."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as handle:
+        for line in handle:
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict):
+                yield value
+
+
 class Lock:
     """A file lock that the system takes back when its process ends, however it ends. Forked children do not hold it."""
 
@@ -165,26 +199,12 @@ class Run:
 
     def emit(self, event: str, **fields: Any) -> None:
         """Appends one event; a torn last line of a killed process is closed first."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"event": event, "time": round(time.time(), 3), **fields}, ensure_ascii=False) + "\n"
-        with self.events_path.open("a+b") as handle:
-            if handle.tell() > 0:
-                handle.seek(-1, os.SEEK_END)
-                if handle.read(1) != b"\n":
-                    line = "\n" + line
-            handle.write(line.encode())
+        fact = {"event": event, "time": round(time.time(), 3), **fields}
+        append_line(self.events_path, json.dumps(fact, ensure_ascii=False))
 
     def events(self) -> Iterator[dict[str, Any]]:
         """All whole events; a torn line is passed over."""
-        if not self.events_path.exists():
-            return
-        for line in self.events_path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(value, dict):
-                yield value
+        yield from read_lines(self.events_path)
 
 
 def merge_results(folder: Path, name: str, metrics: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.core.runs import sync_tree, write_json
-from tunesmith.core.types import IGNORE_INDEX, Source, TokenizedRow
+from tunesmith.core.types import Source, TokenizedRow
 from tunesmith.data import cache
+from tunesmith.data.formats import KIND_OF_STAGE
 from tunesmith.data.report import UNTRAINED, DatasetReport, Reject
 from tunesmith.data.rows import RowsBuilder, TokenizedRows, pack_arrays
 from tunesmith.data.sources import data_files
 from tunesmith.data.store import open_rows, write_rows
-from tunesmith.data.tokenize import Encoder
+from tunesmith.data.tokenize import Encoder, is_trained
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -26,6 +28,13 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 MANIFEST = "tunesmith_tokenized.json"
+_COLUMNS = {
+    "conversation": ("input_ids", "labels"),
+    "text": ("input_ids", "labels"),
+    "preference": ("chosen_input_ids", "chosen_labels", "rejected_input_ids", "rejected_labels"),
+    "feedback": ("input_ids", "labels", "kto_tags"),
+}
+"""Kind of example -> the columns that LLaMA-Factory writes for it; those of mismatched answers are not needed."""
 KEYS = (
     "stage",
     "dataset",
@@ -107,7 +116,7 @@ def load(config: RunConfig, encoder: Encoder, specs: list[DatasetSpec]) -> Token
     """
     folder = Path(config.tokenized_path or "").expanduser()
     if not (folder / MANIFEST).is_file():
-        return _load_foreign(folder)
+        return _load_foreign(folder, KIND_OF_STAGE[config.stage])
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         _compare(manifest, config, encoder, specs, folder)
@@ -169,8 +178,8 @@ def _compare(
 # -- folders of `datasets` -------------------------------------------------------------------------------------------
 
 
-def _load_foreign(folder: Path) -> Tokenized:
-    """A Dataset or DatasetDict on disk with `input_ids` and `labels`, as LLaMA-Factory writes it."""
+def _load_foreign(folder: Path, kind: str) -> Tokenized:
+    """A Dataset or DatasetDict on disk with the columns that LLaMA-Factory writes for this kind of example."""
     from datasets import DatasetDict, load_from_disk
 
     try:
@@ -181,35 +190,49 @@ def _load_foreign(folder: Path) -> Tokenized:
     splits = dict(found) if isinstance(found, DatasetDict) else {"train": found}
     reports = [DatasetReport(f"{folder.name}/{name}", path=str(folder)) for name in splits]
     parts = {
-        name: _convert(split, f"{folder}, {name}", report)
+        name: _convert(split, f"{folder}, {name}", report, kind)
         for (name, split), report in zip(splits.items(), reports, strict=True)
     }
     logger.info("tokenized_path: %s was written by `datasets`: what made these rows cannot be checked", folder)
     return Tokenized(parts.pop("train", None), _evaluation(parts), reports)
 
 
-def _convert(split: Any, where: str, report: DatasetReport) -> TokenizedRows:
-    columns = set(split.column_names)
-    if missing := {"input_ids", "labels"} - columns:
+def _convert(split: Any, where: str, report: DatasetReport, kind: str) -> TokenizedRows:
+    names = _COLUMNS[kind]
+    if missing := set(names) - set(split.column_names):
         raise DataError([Problem(f"tokenized_path: no column {', '.join(sorted(missing))}", where)])
-    if "position_ids" in columns:
+    if "position_ids" in split.column_names:
         what = "tokenized_path: the rows were packed by another program; where one ends is not certain"
         raise DataError([Problem(what, where, "tokenize without packing; set packing here")])
     builder, number = RowsBuilder(), 0
-    for batch in split.select_columns(["input_ids", "labels"]).iter(1000):
+    for batch in split.select_columns(list(names)).iter(1000):
         rows = []
-        for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+        for values in zip(*(batch[name] for name in names), strict=True):
             number += 1
-            if len(ids) != len(labels):
-                what = f"{len(ids)} input_ids, {len(labels)} labels"
-                raise DataError([Problem(f"tokenized_path: {what}", f"{where}, row {number}")])
             report.read += 1
-            source = Source(where, number)
-            if any(label != IGNORE_INDEX for label in labels[1:]):
-                rows.append(TokenizedRow(ids, labels, source))
+            row = _row(values, kind, Source(where, number))
+            if is_trained(row):
+                rows.append(row)
             else:
-                report.reject(Reject(source, "labels", UNTRAINED))
+                report.reject(Reject(Source(where, number), "labels", UNTRAINED))
         part = pack_arrays(rows)
         report.keep(part)
         builder.add(part)
     return builder.build()
+
+
+def _row(values: Sequence[Any], kind: str, source: Source) -> TokenizedRow:
+    """One row of the columns of a kind.
+
+    Raises:
+        DataError: ids and labels are not of one length.
+    """
+    ids, labels, *rest = values
+    pairs = [(ids, labels), tuple(rest)] if kind == "preference" else [(ids, labels)]
+    for one, others in pairs:
+        if len(one) != len(others):
+            what = f"{len(one)} input_ids, {len(others)} labels"
+            raise DataError([Problem(f"tokenized_path: {what}", str(source))])
+    if kind == "preference":
+        return TokenizedRow(ids + rest[0], labels + rest[1], source, second=len(ids))
+    return TokenizedRow(ids, labels, source, is_desirable=bool(rest[0]) if rest else True)

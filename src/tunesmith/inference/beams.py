@@ -7,10 +7,13 @@ from typing import Any
 import torch
 
 from tunesmith.inference.engine import Delta
-from tunesmith.inference.sequence import Decode, Sequence
+from tunesmith.inference.sequence import Sequence
+from tunesmith.inference.under_way import Decode
 
 
-def beam_search(model: Any, sequence: Sequence, pad_token_id: int, decode: Decode | None) -> Delta:
+def beam_search(
+    model: Any, sequence: Sequence, pad_token_id: int, decode: Decode | None, *, keeps_values: bool = True
+) -> Delta:
     """The best beam's answer as one delta; penalties other than repetition, biases and logprobs are not for beams."""
     sampling = sequence.request.sampling
     ids = torch.from_numpy(sequence.prompt)[None].to(model.device)
@@ -26,6 +29,7 @@ def beam_search(model: Any, sequence: Sequence, pad_token_id: int, decode: Decod
         length_penalty=sampling.length_penalty,
         eos_token_id=list(sequence.request.end_token_ids) or None,
         pad_token_id=pad_token_id,
+        use_cache=keeps_values,
     )
     for token_id in output[0, ids.shape[1] :].tolist():
         sequence.accept(token_id, decode)

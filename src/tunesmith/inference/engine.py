@@ -5,13 +5,9 @@ A front end that serves many users talks to `runner.py`, which owns an engine in
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
-
-from tunesmith.core.errors import ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,9 +19,6 @@ FinishReason = Literal["stop", "length"]
 Constraint = Callable[[Sequence[int]], Any]
 """Given the answer so far, the tokens that may come next: a (V,) boolean tensor, a sequence of ids, or None for all.
 Nothing allowed ends the answer. One constraint serves all n answers, so what it remembers it finds by the ids given."""
-
-LOOKAHEAD = 8
-"""`generate` keeps this many requests a slot with the engine: enough to choose among, few enough to finish in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +175,8 @@ class EngineStats:
         cached_tokens: those of them that the prefix cache held.
         generated_tokens: of all answers.
         cache_bytes: keys and values in memory now.
+        drafted_tokens: guessed ahead and verified.
+        accepted_tokens: those of them that were right.
     """
 
     waiting: int = 0
@@ -191,6 +186,8 @@ class EngineStats:
     cached_tokens: int = 0
     generated_tokens: int = 0
     cache_bytes: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @runtime_checkable
@@ -223,7 +220,10 @@ class Engine(Protocol):
         ...
 
     def step(self) -> list[Delta]:
-        """Works a little: at most one token for each answer under way. Nothing to do gives an empty list at once."""
+        """Works a little: for each answer under way one delta at most, of one token unless tokens are drafted.
+
+        Nothing to do gives an empty list at once.
+        """
         ...
 
     def stats(self) -> EngineStats:
@@ -267,115 +267,17 @@ class Engine(Protocol):
         ...
 
 
-class SteppedEngine:
-    """`generate` and `stream` over `submit`, `cancel` and `step`: the base of all engines.
-
-    Several streams may be under way on one thread; deltas of requests that came by `submit` alone go to whoever calls
-    `step`, so the two ways are not for use at the same time.
-    """
-
-    _mail: dict[int, deque[Delta]]
-
-    def submit(self, request: GenerationRequest) -> int:
-        raise NotImplementedError
-
-    def cancel(self, request_id: int) -> None:
-        raise NotImplementedError
-
-    def step(self) -> list[Delta]:
-        raise NotImplementedError
-
-    def stats(self) -> EngineStats:
-        raise NotImplementedError
-
-    @property
-    def adapter_names(self) -> tuple[str, ...]:
-        """No live adapters unless the engine can."""
-        return ()
-
-    def add_adapter(self, name: str, path: Path) -> None:
-        """Refused unless the engine can."""
-        raise ModelError(f"adapter {name!r} ({path}): this engine has no live adapters; merge it with tunesmith export")
-
-    def replace_adapter(self, name: str, path: Path) -> None:
-        """Refused unless the engine can."""
-        self.add_adapter(name, path)
-
-    def score(self, requests: Sequence[ScoreRequest], adapter: str | None = None) -> Iterator[tuple[int, Score]]:
-        """Refused unless the engine can."""
-        raise ModelError("this engine gives no log-probabilities of given tokens; set infer_backend: huggingface")
-
-    def remove_adapter(self, name: str) -> None:
-        """Refused: there is none."""
-        raise ModelError(f"there is no adapter {name!r}; there are {list(self.adapter_names)}")
-
-    def stream(self, request: GenerationRequest) -> Iterator[Delta]:
-        """Yields deltas as they come; with n answers they are mixed, each with its `index`."""
-        request_id = self.submit(request)
-        mail = self._open_mail(request_id)
-        unfinished = request.sampling.n
-        try:
-            while unfinished:
-                while not mail:
-                    self._work()
-                delta = mail.popleft()
-                unfinished -= delta.finish_reason is not None
-                yield delta
-        finally:
-            self._close_mail(request_id)
-
-    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[tuple[int, Completion]]:
-        """Yields (index of the request, completion) as answers finish; requests are taken as they can be worked on."""
-        coming = enumerate(requests)
-        places: dict[int, int] = {}
-        parts: dict[tuple[int, int], list[Delta]] = {}
-        n_left: dict[int, int] = {}
-        lookahead = LOOKAHEAD * self.stats().slots
-        try:
-            while True:
-                for place, request in itertools.islice(coming, lookahead - len(places)):
-                    request_id = self.submit(request)
-                    self._open_mail(request_id)
-                    places[request_id], n_left[request_id] = place, request.sampling.n
-                if not places:
-                    return
-                self._work()
-                for delta in [delta for request_id in places for delta in self._take_mail(request_id)]:
-                    parts.setdefault((delta.request_id, delta.index), []).append(delta)
-                    if delta.finish_reason is None:
-                        continue
-                    yield places[delta.request_id], completion_of(parts.pop((delta.request_id, delta.index)))
-                    n_left[delta.request_id] -= 1
-                    if not n_left[delta.request_id]:
-                        self._close_mail(delta.request_id)
-                        del places[delta.request_id], n_left[delta.request_id]
-        finally:
-            for request_id in places:
-                self._close_mail(request_id)
-
-    def _open_mail(self, request_id: int) -> deque[Delta]:
-        self._mail = getattr(self, "_mail", {})
-        return self._mail.setdefault(request_id, deque())
-
-    def _take_mail(self, request_id: int) -> list[Delta]:
-        mail = self._mail[request_id]
-        taken = list(mail)
-        mail.clear()
-        return taken
-
-    def _close_mail(self, request_id: int) -> None:
-        self._mail.pop(request_id, None)
-        self.cancel(request_id)
-
-    def _work(self) -> None:
-        for delta in self.step():
-            if delta.request_id in self._mail:
-                self._mail[delta.request_id].append(delta)
+def joined(deltas: Sequence[Delta]) -> Delta:
+    """Deltas of one answer, in order, as one."""
+    last = deltas[-1]
+    if len(deltas) == 1:
+        return last
+    ids = tuple(token_id for delta in deltas for token_id in delta.token_ids)
+    logprobs = tuple(entry for delta in deltas for entry in delta.logprobs)
+    return replace(last, token_ids=ids, logprobs=logprobs)
 
 
 def completion_of(deltas: Sequence[Delta]) -> Completion:
     """One answer out of all its deltas."""
-    last = deltas[-1]
-    ids = tuple(token_id for delta in deltas for token_id in delta.token_ids)
-    logprobs = tuple(entry for delta in deltas for entry in delta.logprobs)
-    return Completion(ids, last.finish_reason or "length", last.end_token_id, last.index, logprobs)
+    whole = joined(deltas)
+    return Completion(whole.token_ids, whole.finish_reason or "length", whole.end_token_id, whole.index, whole.logprobs)

@@ -5,31 +5,21 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from tunesmith.core.errors import ModelError
-from tunesmith.inference.engine import (
-    Delta,
-    EngineStats,
-    FinishReason,
-    GenerationRequest,
-    SteppedEngine,
-    TokenLogprob,
-)
+from tunesmith.inference.engine import Delta, EngineStats, GenerationRequest, TokenLogprob
+from tunesmith.inference.stepped import SteppedEngine
+from tunesmith.inference.under_way import Decode, UnderWay, budget_of
 
 Answer = Callable[[GenerationRequest], Sequence[int]]
 
 
-@dataclass(slots=True)
-class _Work:
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Work(UnderWay):
     """One answer under way."""
 
-    request_id: int
-    index: int
-    request: GenerationRequest
     coming: Iterator[int]
-    made: list[int] = field(default_factory=list)
 
 
 class FakeEngine(SteppedEngine):
@@ -54,7 +44,7 @@ class FakeEngine(SteppedEngine):
         *,
         slots: int = 8,
         context: int | None = None,
-        decode: Callable[[list[int]], str] | None = None,
+        decode: Decode | None = None,
     ) -> None:
         self.requests: list[GenerationRequest] = []
         self.context = context
@@ -70,19 +60,14 @@ class FakeEngine(SteppedEngine):
 
     def submit(self, request: GenerationRequest) -> int:
         """Takes a request; each of its n answers gets the next of the list."""
-        n_prompt = len(request.prompt_ids)
-        if n_prompt == 0:
-            raise ModelError("a prompt without tokens cannot be answered")
-        if self.context is not None and n_prompt >= self.context:
-            raise ModelError(f"the prompt has {n_prompt} tokens, the model's context holds {self.context}")
-        if request.adapter is not None and request.adapter not in self._adapters:
-            raise ModelError(f"there is no adapter {request.adapter!r}; there are {list(self._adapters)}")
+        budget = budget_of(request, self.context)
+        self._refuse_unknown(request.adapter)
         turn, request_id = len(self.requests), next(self._ids)
         self.requests.append(request)
         for index in range(request.sampling.n):
             ids = self._answer(request) if callable(self._answer) else self._answer[(turn + index) % len(self._answer)]
-            self._waiting.append(_Work(request_id, index, request, iter(ids)))
-        self._prompt_tokens += n_prompt
+            self._waiting.append(_Work(request_id, index, request, budget, coming=iter(ids)))
+        self._prompt_tokens += len(request.prompt_ids)
         return request_id
 
     def cancel(self, request_id: int) -> None:
@@ -95,31 +80,19 @@ class FakeEngine(SteppedEngine):
         while self._waiting and len(self._running) < self.slots:
             self._running.append(self._waiting.pop(0))
         deltas = [self._advance(work) for work in reversed(self._running)]
-        done = {(delta.request_id, delta.index) for delta in deltas if delta.finish_reason}
-        self._running = [work for work in self._running if (work.request_id, work.index) not in done]
+        self._running = [work for work in self._running if not work.finish_reason]
         return deltas
 
     def _advance(self, work: _Work) -> Delta:
         token_id = next(work.coming, None)
         if token_id is None:
+            work.finish_reason = "length"
             return Delta((), "length", None, work.request_id, work.index)
-        if token_id in work.request.end_token_ids:
-            return Delta((), "stop", token_id, work.request_id, work.index)
-        work.made.append(token_id)
-        self._generated += 1
         wanted = work.request.sampling.logprobs
         # A fake model is sure of itself: probability 1/2 for what it says.
-        logprobs = () if wanted is None else (_half(token_id, wanted),)
-        return Delta((token_id,), self._finish(work), None, work.request_id, work.index, logprobs)
-
-    def _finish(self, work: _Work) -> FinishReason | None:
-        sampling, n_prompt = work.request.sampling, len(work.request.prompt_ids)
-        if self._decode is not None and any(word in self._decode(work.made) for word in sampling.stop):
-            return "stop"
-        budget = sampling.budget(n_prompt)
-        if self.context is not None:
-            budget = min(budget, self.context - n_prompt)
-        return "length" if len(work.made) >= budget else None
+        delta = work.accept(token_id, self._decode, None if wanted is None else _half(token_id, wanted))
+        self._generated += len(delta.token_ids)
+        return delta
 
     def stats(self) -> EngineStats:
         """Counters, now."""
@@ -138,20 +111,17 @@ class FakeEngine(SteppedEngine):
 
     def add_adapter(self, name: str, path: Path) -> None:
         """Notes a name; nothing is read."""
-        if name in self._adapters:
-            raise ModelError(f"there is an adapter {name!r} already; replace it, or take another name")
+        self._refuse_taken(name)
         self._adapters[name] = path
 
     def replace_adapter(self, name: str, path: Path) -> None:
         """Notes another folder for a name."""
-        if name not in self._adapters:
-            raise ModelError(f"there is no adapter {name!r}; there are {list(self._adapters)}")
+        self._refuse_unknown(name)
         self._adapters[name] = path
 
     def remove_adapter(self, name: str) -> None:
         """Forgets a name."""
-        if name not in self._adapters:
-            raise ModelError(f"there is no adapter {name!r}; there are {list(self._adapters)}")
+        self._refuse_unknown(name)
         del self._adapters[name]
 
 

@@ -26,16 +26,20 @@ class KeyValues:
         capacity: tokens that there is room for.
         n_bytes: memory taken.
         layers: layer index to keys (Hkv, capacity, D) and values (Hkv, capacity, Dv).
+        is_kept: False: nothing is stored; every forward pass brings all tokens anew.
     """
 
     capacity: int = 0
     n_bytes: int = 0
     layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    is_kept: bool = True
 
     def write(
         self, layer: int, start: int, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Puts keys (Hkv, n, D) and values (Hkv, n, Dv) at `start`; returns all up to there, without a copy."""
+        if not self.is_kept:
+            return key, value
         end = start + key.shape[1]
         held = self.layers.get(layer)
         if held is None or held[0].shape[1] < end:

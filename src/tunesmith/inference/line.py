@@ -19,8 +19,8 @@ from tunesmith.inference.sampling import make_generator
 from tunesmith.inference.sequence import Chunk
 from tunesmith.inference.sequence import Sequence as Row
 from tunesmith.models import attention_cached
+from tunesmith.models.adapter_hooks import AdapterHooks, Span
 from tunesmith.models.forward import base_model_of
-from tunesmith.models.live_adapter import AdapterHooks, Span
 
 logger = get_logger(__name__)
 
@@ -118,24 +118,25 @@ class LineForward:
         positions: list[np.ndarray] = []
         rows: list[_LineRow] = []
         spans: list[Span] = []
-        ends: dict[int, int] = {}
+        wanted: dict[int, range] = {}
         place = 0
         for i in order:
             chunk, sequence = chunks[i], chunks[i].sequence
-            sequence.values.reserve(chunk.end)
+            sequence.values.reserve(chunk.end + len(chunk.draft))
             rows.append(_LineRow(place, place + chunk.n_tokens, sequence.n_cached, sequence.values))
-            ids.append(sequence.ids(sequence.n_cached, chunk.end))
-            positions.append(np.arange(sequence.n_cached, chunk.end))
+            ids.append(chunk.ids())
+            positions.append(np.arange(sequence.n_cached, sequence.n_cached + chunk.n_tokens))
             _extend_spans(spans, Span(place, place + chunk.n_tokens, sequence.adapter))
             place += chunk.n_tokens
-            ends[i] = place - 1
-        counts = [int(chunk.is_last) for chunk in chunks] if counts is None else counts
-        wanted = [place for i, count in enumerate(counts) for place in range(ends[i] + 1 - count, ends[i] + 1)]
-        with self._switched(), self._hooks.active(spans, place):
-            return self._run(np.concatenate(ids), np.concatenate(positions), rows, wanted)
+            count = chunk.n_logits if counts is None else counts[i]
+            wanted[i] = range(place - count, place)
+        places = [token for i in range(len(chunks)) for token in wanted[i]]
+        kept = places or [place - 1]
+        with self._switched(), self._hooks.active(spans, place, kept if self._keeps else None):
+            return self._run(np.concatenate(ids), np.concatenate(positions), rows, kept)[: len(places)]
 
-    def _run(self, ids: np.ndarray, positions: np.ndarray, rows: list[_LineRow], wanted: list[int]) -> torch.Tensor:
-        keep = torch.tensor(wanted or [len(ids) - 1], device=self._device)
+    def _run(self, ids: np.ndarray, positions: np.ndarray, rows: list[_LineRow], kept: list[int]) -> torch.Tensor:
+        keep = torch.tensor(kept, device=self._device)
         output = self._model(
             input_ids=torch.from_numpy(ids)[None].to(self._device),
             position_ids=torch.from_numpy(positions)[None].to(self._device),
@@ -143,8 +144,7 @@ class LineForward:
             cached_rows=rows,
             **({"logits_to_keep": keep} if self._keeps else {}),
         )
-        logits = output.logits[0] if self._keeps else output.logits[0, keep]
-        return logits[: len(wanted)]
+        return output.logits[0] if self._keeps else output.logits[0, keep]
 
     @contextlib.contextmanager
     def _switched(self) -> Iterator[None]:
@@ -172,7 +172,7 @@ def probe_sequence(n_tokens: int, adapter: Any = None) -> Row:
 
 
 def _probe_row(ids: list[int], adapter: Any = None) -> Row:
-    return Row(0, 0, GenerationRequest(ids), 1, make_generator(0), adapter)
+    return Row(0, 0, GenerationRequest(ids), 1, generator=make_generator(0), adapter=adapter)
 
 
 def _extend_spans(spans: list[Span], new: Span) -> None:

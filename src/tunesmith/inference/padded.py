@@ -15,8 +15,9 @@ from torch import nn
 from tunesmith.core.errors import ModelError
 from tunesmith.inference.sequence import Chunk
 from tunesmith.inference.sequence import Sequence as Row
+from tunesmith.models.adapter_hooks import AdapterHooks, Span
 from tunesmith.models.forward import base_model_of
-from tunesmith.models.live_adapter import AdapterHooks, LiveAdapter, Span
+from tunesmith.models.live_adapter import LiveAdapter
 
 
 class PaddedForward:
@@ -26,6 +27,7 @@ class PaddedForward:
         model: a transformers or peft model.
         hooks: live adapters.
         pad_token_id: fills the left of shorter prompts; any valid id does, it is masked.
+        keeps_values: False: every pass reads all tokens of its rows.
 
     Attributes:
         joins_midway: sequences may not come while others are under way.
@@ -35,7 +37,10 @@ class PaddedForward:
     joins_midway = False
     bytes_per_token = 0
 
-    def __init__(self, model: nn.Module, hooks: AdapterHooks, pad_token_id: int = 0) -> None:
+    def __init__(
+        self, model: nn.Module, hooks: AdapterHooks, pad_token_id: int = 0, *, keeps_values: bool = True
+    ) -> None:
+        self._keeps_values = keeps_values
         self._model = model
         self._hooks = hooks
         self._pad = pad_token_id
@@ -49,7 +54,10 @@ class PaddedForward:
 
     @torch.inference_mode()
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
-        """As `LineForward.forward`; all chunks are whole prompts, or all are single tokens of the batch's rows."""
+        """As `LineForward.forward`; all chunks are whole rows, or all are single tokens of the batch's rows.
+
+        There are no drafts.
+        """
         given = [chunk.sequence for chunk in chunks]
         logits = self._begin(given) if not given[0].n_cached else self._go_on(given)
         place = {id(row): i for i, row in enumerate(self._rows)}
@@ -81,19 +89,21 @@ class PaddedForward:
         width = ids.shape[1]
         positions = (self._mask.cumsum(-1) - 1).clamp(min=0)[:, -width:]
         spans = [Span(i * width, (i + 1) * width, row.adapter) for i, row in enumerate(self._rows)]
-        with self._hooks.active(spans, ids.numel()):
+        # Without `logits_to_keep` the head sees every token, as all modules do.
+        kept = [span.end - 1 for span in spans] if self._last_only else None
+        with self._hooks.active(spans, ids.numel(), kept):
             output = self._model(
                 input_ids=ids.to(self._device),
                 # Without padding the mask says nothing, and attention kernels are faster when there is none.
                 attention_mask=None if bool(self._mask.all()) else self._mask,
                 position_ids=positions,
                 past_key_values=self._cache,
-                use_cache=True,
+                use_cache=self._keeps_values,
                 **self._last_only,
             )
         self._cache = getattr(output, "past_key_values", None)
-        if self._cache is None:
-            raise ModelError("this model gives back no cache of keys and values: Tunesmith cannot answer with it yet")
+        if self._cache is None and self._keeps_values:
+            raise ModelError("this model gives back no cache of keys and values; set use_kv_cache: false")
         return output.logits[:, -1]
 
     @torch.inference_mode()

@@ -13,6 +13,11 @@ _STRIDE = 0x9E3779B97F4A7C15
 """Far apart and odd: the answers of one request get seeds that another request is not likely to name."""
 
 
+def seed_of(seed: int, index: int) -> int:
+    """The seed of one of a request's answers, that of the first being the request's own."""
+    return (seed + index * _STRIDE) % 2**63
+
+
 def make_generator(seed: int | None, index: int = 0) -> torch.Generator:
     """A generator of its own for one answer.
 
@@ -22,7 +27,7 @@ def make_generator(seed: int | None, index: int = 0) -> torch.Generator:
     """
     if seed is None:
         seed = int(torch.randint(2**62, (1,)).item())
-    return torch.Generator().manual_seed((seed + index * _STRIDE) % 2**63)
+    return torch.Generator().manual_seed(seed_of(seed, index))
 
 
 def penalise_repetition(logits: torch.Tensor, seen: Sequence[int], penalty: float) -> torch.Tensor:

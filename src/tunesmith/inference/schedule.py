@@ -28,11 +28,13 @@ class Limits:
         chunk: prompt tokens that one step reads at most, over all sequences; None: whole prompts.
         max_bytes: keys and values in memory. One answer is always let through, however long.
         prefix_cache: reuse keys and values of earlier prompts.
+        keeps_values: False: no keys and values outlive a step; each reads prompts and answers from their beginnings.
     """
 
     chunk: int | None = CPU_CHUNK
     max_bytes: int = 1 << 30
     prefix_cache: bool = True
+    keeps_values: bool = True
 
     @classmethod
     def of(cls, device: torch.device, max_bytes: int) -> Limits:
@@ -42,6 +44,10 @@ class Limits:
     def without_line(self) -> Limits:
         """For padded batches: whole prompts, and no cache that outlives its batch."""
         return replace(self, chunk=None, prefix_cache=False)
+
+    def without_values(self) -> Limits:
+        """For answers without a cache: `use_kv_cache: false`."""
+        return replace(self, chunk=None, prefix_cache=False, keeps_values=False)
 
 
 class Scheduler:
@@ -79,6 +85,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Puts a sequence at the end of the line."""
+        sequence.values.is_kept = self._limits.keeps_values
         self.waiting.append(sequence)
 
     def cancel(self, request_id: int) -> list[Sequence]:
@@ -115,7 +122,7 @@ class Scheduler:
         chunks = [Chunk(row, row.length) for row in self.running if row.n_cached >= len(row.prompt)]
         left = self._limits.chunk if self._limits.chunk is not None else 1 << 62
         for sequence in itertools.chain([row for row in self.running if row.n_cached < len(row.prompt)], self._begin()):
-            end = min(len(sequence.prompt), sequence.n_cached + left)
+            end = min(sequence.length, sequence.n_cached + left)
             chunks.append(Chunk(sequence, end))
             left -= end - sequence.n_cached
             if left <= 0:
@@ -175,6 +182,8 @@ class Scheduler:
 
     def _has_memory(self, sequence: Sequence) -> bool:
         """Makes room among finished sequences; a sequence that runs alone is let through."""
+        if not self._limits.keeps_values:
+            return True
         per_token, limit = self._bytes_per_token, self._limits.max_bytes
         reserved = sum(row.n_reserved for row in self.running) * per_token
         if self.running and reserved + sequence.n_reserved * per_token > limit:

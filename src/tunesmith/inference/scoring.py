@@ -165,7 +165,7 @@ class PromptScorer:
             )
 
     def _row(self, ids: list[int]) -> Row:
-        return Row(0, 0, GenerationRequest(ids), 1, make_generator(0), self._adapter)
+        return Row(0, 0, GenerationRequest(ids), 1, generator=make_generator(0), adapter=self._adapter)
 
     def _next_batch(self, rows: list[tuple[int, Row]]) -> list[tuple[int, Row]]:
         """Takes up to `batch_size` rows off the list; a row that must be read in pieces stays alone."""

@@ -113,6 +113,13 @@ def training_precision(config: RunConfig, stored: torch.dtype) -> Precision:
     return _accelerator_precision(config, asked, stored)
 
 
+def evaluation_dtype(config: RunConfig) -> torch.dtype | None:
+    """The format that evaluation computes in, None for that of training."""
+    if config.bf16_full_eval:
+        return torch.bfloat16
+    return torch.float16 if config.fp16_full_eval else None
+
+
 def inference_dtype(config: RunConfig, stored: torch.dtype) -> torch.dtype:
     """The dtype of weights for generation: `infer_dtype`, else the checkpoint's, else fp32 where bf16 is slower."""
     if config.infer_dtype != "auto":

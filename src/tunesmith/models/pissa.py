@@ -18,6 +18,7 @@ import torch
 from tunesmith.core.errors import ModelError
 from tunesmith.core.log import get_logger
 from tunesmith.core.runs import write_json
+from tunesmith.models.beside import save_beside
 
 logger = get_logger(__name__)
 
@@ -109,14 +110,7 @@ def take_out(model: Any, start: Start, *, fill: bool) -> None:
 
 def save_with_start(model: Any, start: Start) -> None:
     """Makes every save of the model's adapter write its start beside it."""
-    plain = model.save_pretrained
-
-    def save_pretrained(folder: str, *args: Any, **kwargs: Any) -> None:
-        plain(folder, *args, **kwargs)
-        if kwargs.get("is_main_process", True):
-            _write_tensors(Path(folder) / START, start)
-
-    model.save_pretrained = save_pretrained
+    save_beside(model, lambda folder: _write_tensors(folder / START, start))
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

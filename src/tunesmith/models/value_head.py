@@ -5,6 +5,7 @@ Here too: scores of whole sequences by a model that has one. Losses are the busi
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +101,15 @@ def without_value_head(model: nn.Module) -> Iterator[ValueHead | None]:
 def has_value_head(folder: Path) -> bool:
     """Whether a value head is saved in a folder."""
     return (folder / FILE).is_file() or (folder / _OLD_FILE).is_file()
+
+
+def copy_value_head(folders: Sequence[Path], target: Path) -> bool:
+    """Puts the value head of the first folder that has one beside merged weights; False where none has."""
+    files = [folder / name for folder in folders for name in (FILE, _OLD_FILE)]
+    found = next((file for file in files if file.is_file()), None)
+    if found is not None:
+        shutil.copy(found, target / found.name)
+    return found is not None
 
 
 def save_value_head(head: ValueHead, folder: Path) -> None:

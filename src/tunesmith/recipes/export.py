@@ -38,9 +38,12 @@ def run(config: RunConfig) -> Path:
     from tunesmith.models.export.verify import check_adapter_weights, take_reference, verify
     from tunesmith.models.export.writer import check_target, set_end_tokens, staged, write_tokenizer, write_weights
     from tunesmith.models.load import load_model
+    from tunesmith.models.rope import context_of
     from tunesmith.models.tokenizer import end_token_ids, load_template_for, load_tokenizer
+    from tunesmith.models.value_head import copy_value_head
 
     target = _target(config)
+    config = _unquantised(config)
     base = hub.resolve_model(
         config.model_name_or_path or "",
         revision=config.model_revision,
@@ -65,8 +68,10 @@ def run(config: RunConfig) -> Path:
     with staged(target) as folder:
         set_chat_template(tokenizer, template, is_compat(config))
         set_end_tokens(model, tokenizer, ends)
-        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        context = context_of(model.config)
         write_weights(model, folder, dtype=dtype, shard_gb=config.export_size)
+        if copy_value_head([*reversed(adapters), base.path], folder):
+            _logger.info("its value head goes with it: the folder is a reward model")
         write_tokenizer(tokenizer, folder)
         write_conformance(folder, tokenizer, template, settings_of(config), ends)
         write_atomic(folder / "Modelfile", write_modelfile(config, tokenizer, template, ends, context))
@@ -107,12 +112,17 @@ def _target(config: RunConfig) -> Path:
         raise ExportError(
             "export_legacy_format: transformers 5 writes safetensors only (all current programs read them); drop it"
         )
-    if config.quantization_bit is not None:
-        raise ExportError(
-            "quantization_bit: an adapter is merged into full weights, never into quantised ones; drop the key, the "
-            "adapter fits the same base unquantised"
-        )
     return Path(config.export_dir).expanduser()
+
+
+def _unquantised(config: RunConfig) -> RunConfig:
+    """An adapter trained on a quantised base is merged into the base as it was: rounded weights would lose it."""
+    if config.quantization_bit is None:
+        return config
+    _logger.info(
+        "quantization_bit is for training and answering: the adapter is merged into the unquantised base, in float32"
+    )
+    return config.replace(quantization_bit=None)
 
 
 def _dtype(config: RunConfig, base: Path) -> torch.dtype:
@@ -122,6 +132,11 @@ def _dtype(config: RunConfig, base: Path) -> torch.dtype:
     from tunesmith.models.load import stored_dtype
 
     fields: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    if fields.get("mixture_of_depths"):
+        raise ExportError(
+            f"{config.model_name_or_path} is a mixture of depths, which no other program can run: there is nothing to "
+            "export it for. Tunesmith itself uses the trained folder as model_name_or_path"
+        )
     quantised = fields.get("quantization_config")
     if quantised:
         method = quantised.get("quant_method", "some method")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.core.runs import write_json
 from tunesmith.evaluation.progress import ProgressBar
 from tunesmith.recipes.answering import Answering
+from tunesmith.recipes.model_digest import stored_digest
 from tunesmith.recipes.predict import scoreboard, scores
 
 if TYPE_CHECKING:
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 16
 """Rows at a time where the configuration does not say."""
-_MODEL_KEYS = (
-    "infer_backend", "infer_dtype", "flash_attn", "rope_scaling",
-    "quantization_bit", "quantization_method", "quantization_type", "double_quantization",
-)  # fmt: skip
-"""Keys beside the weights that decide what a model answers."""
 _logger = get_logger(__name__)
 
 
@@ -60,7 +55,7 @@ def run(config: RunConfig) -> None:
     found = None
     started = time.monotonic()
     with ProgressBar("predicting", len(rows)) as progress:
-        for done in answering.write(rows, seed=config.seed, model=_model_digest(config)):
+        for done in answering.write(rows, seed=config.seed, model=stored_digest(config)):
             progress.show(done)
             found = done if found is None else found
     _logger.info("%d answers are in %s", len(rows), file)
@@ -93,16 +88,3 @@ def _check_free(file: Path) -> None:
     if file.exists() and file.stat().st_size and not state_file(file).exists():
         fix = "name another file, or move that one away"
         raise DataError([Problem(f"{file} is there already and is not of this command", "save_name", fix)])
-
-
-def _model_digest(config: RunConfig) -> str:
-    """Tells one model from another by its files, whatever engine holds it."""
-    from tunesmith.models.hub import resolve_adapter, resolve_model
-    from tunesmith.models.provenance import fingerprint
-
-    cache, token = config.cache_dir, config.hf_hub_token
-    name, revision = config.model_name_or_path or "", config.model_revision
-    model = resolve_model(name, revision=revision, cache_dir=cache, token=token)
-    adapters = [resolve_adapter(name, cache_dir=cache, token=token) for name in config.adapter_name_or_path]
-    files = [fingerprint(path) for path in (model.path, *adapters)]
-    return json.dumps([files, {name: getattr(config, name) for name in _MODEL_KEYS}])

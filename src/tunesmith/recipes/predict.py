@@ -19,6 +19,7 @@ from tunesmith.evaluation.metrics.base import Sample
 from tunesmith.evaluation.metrics.scoreboard import Scoreboard
 from tunesmith.evaluation.progress import ProgressBar
 from tunesmith.recipes.answering import Answering
+from tunesmith.recipes.model_digest import stored_digest
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -66,9 +67,10 @@ def run(config: RunConfig, *, model: Any = None, tokenizer: Any = None) -> dict[
         skip_special_tokens=config.skip_special_tokens,
     )
     write_atomic(folder / "training_args.yaml", config.to_yaml())
-    prediction = Prediction(folder, answering, scoreboard(config))
-    metrics = prediction.run(rows, seed=config.seed, weights=weights_digest(model))
-    model.train(was_training)
+    weights = weights_digest(model) if model is not None else stored_digest(config)
+    metrics = Prediction(folder, answering, scoreboard(config)).run(rows, seed=config.seed, weights=weights)
+    if was_training:
+        model.train()
     return metrics
 
 

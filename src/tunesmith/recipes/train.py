@@ -85,15 +85,17 @@ def set_up(config: RunConfig, run: Run) -> Session:
 
 
 def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: Any, parts: tuple[Any, Any]) -> Session:
-    from tunesmith.models.dtype import training_precision
+    from tunesmith.models.aids import Aids
+    from tunesmith.models.dtype import evaluation_dtype, training_precision
     from tunesmith.models.forward import HiddenForward
     from tunesmith.models.load import base_folder, stored_dtype
     from tunesmith.objectives.base import OBJECTIVES, objective_name
     from tunesmith.training.alarms import Alarms, checks_of
     from tunesmith.training.arguments import training_arguments
     from tunesmith.training.budget import plan_memory
-    from tunesmith.training.callbacks import EarlyStop, LogWriter, Pace, ProgressBar, StopOnSignal
+    from tunesmith.training.callbacks import EarlyStop, LogWriter, Pace, ProgressBar, RowsWatch, StopOnSignal
     from tunesmith.training.kept_reference import keep_reference
+    from tunesmith.training.optimizers.table import optimizer_builder
     from tunesmith.training.reference import find_reference, is_kept
     from tunesmith.training.reinforce import find_reinforcement
     from tunesmith.training.trainer import StepTrainer
@@ -101,7 +103,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     model, tokenizer = parts
     autocast = training_precision(config, stored_dtype(base_folder(model))).autocast
     objective = lookup(OBJECTIVES, objective_name(config.stage, config.pref_loss)).build(config)
-    forward = HiddenForward(model, reads_hidden=objective.needs_value_head)
+    forward = HiddenForward(model, Aids.of(config), reads_hidden=objective.needs_value_head)
     plan = plan_memory(config, model, forward, prepared, resume)
     stop = StopOnSignal()
 
@@ -111,7 +113,13 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     with_tokens = bool(config.include_num_input_tokens_seen not in (False, "no"))
     pace = Pace(tokens)
     alarms = Alarms(run, checks_of(config.stage, config.pref_loss, config.pref_beta))
-    callbacks: list[Any] = [LogWriter(run, pace, with_tokens), ProgressBar(pace), alarms, stop]
+    callbacks: list[Any] = [
+        LogWriter(run, pace, with_tokens),
+        ProgressBar(pace),
+        alarms,
+        RowsWatch(prepared.train),
+        stop,
+    ]
     if config.early_stopping_steps:
         callbacks.append(EarlyStop(config.early_stopping_steps))
     trainer = StepTrainer(
@@ -128,6 +136,8 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
         processing_class=tokenizer,
         callbacks=callbacks,
     )
+    trainer.make_optimizer = optimizer_builder(config)
+    trainer.evaluation_dtype = evaluation_dtype(config)
     if is_kept(config, objective):
         keep_reference(trainer)
     trainer.reinforcement = find_reinforcement(config, objective, model, tokenizer, prepared.train)
@@ -174,6 +184,7 @@ def find_answer_scores(config: RunConfig, model: Any, tokenizer: Any, rows: Any)
 
 def fit(session: Session) -> None:
     """Trains, then writes weights and results; on a signal a checkpoint is written and Interrupted raised."""
+    from tunesmith.data.growing import complete
     from tunesmith.training.resume import check_disk, report_resume, start_over
     from tunesmith.training.sampling import raise_for_worker
 
@@ -201,6 +212,7 @@ def fit(session: Session) -> None:
             + _how_to_go_on(config),
             session.stop.caught,
         )
+    complete(trainer.train_dataset)
     if hasattr(trainer.train_dataset, "log_accounting"):
         trainer.train_dataset.log_accounting()
     save(session)
@@ -241,6 +253,7 @@ def save(session: Session) -> None:
             base_path=base_folder(trainer.model),
             template=session.config.template,
             stacked_adapters=[Path(name) for name in merged_before(session.config)],
+            quantization=_quantization(session.config),
         )
     if session.config.pissa_convert:
         convert(staged)
@@ -248,6 +261,16 @@ def save(session: Session) -> None:
         shutil.rmtree(folder / path.name, ignore_errors=True)  # a folder of an earlier run; files are replaced whole
         path.replace(folder / path.name)
     shutil.rmtree(folder / STAGING, ignore_errors=True)
+
+
+def _quantization(config: RunConfig) -> str | None:
+    """How the base was held, for the note beside an adapter."""
+    if config.quantization_bit is None:
+        return None
+    kind = (
+        f", {config.quantization_type}" if config.quantization_bit == 4 and config.quantization_method == "bnb" else ""
+    )
+    return f"{config.quantization_bit} bits of {config.quantization_method}{kind}"
 
 
 def evaluate(session: Session) -> None:

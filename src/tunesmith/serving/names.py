@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -37,23 +37,28 @@ class ModelNames:
 
     Args:
         model: `model_name_or_path`, as it is written; it stands for what the configuration serves, adapter and all.
-        adapters: `adapter_name_or_path`; the last one gives its name to the whole.
-        is_live: the engine knows the adapter by that name, so the bare base can be asked for, too.
+        default: the engine's name for what the configuration serves; None: the model as it was loaded.
+        adapters: names in `adapter_name_or_path` to the engine's. Where `default` is a name, the bare base can be
+            asked for, too.
         alias: `API_MODEL_NAME`.
     """
 
     def __init__(
-        self, model: str, *, adapters: Sequence[str] = (), is_live: bool = False, alias: str | None = None
+        self,
+        model: str,
+        *,
+        default: str | None = None,
+        adapters: Mapping[str, str | None] | None = None,
+        alias: str | None = None,
     ) -> None:
         self.model = model
-        adapter = adapters[-1] if is_live else None
-        self._entries = {model: Entry(adapter, model)}
-        if adapters:
-            self._entries.setdefault(adapters[-1], Entry(adapter, adapters[-1]))
-        if is_live:
+        self._entries = {model: Entry(default, model)}
+        for name, adapter in (adapters or {}).items():
+            self._entries.setdefault(name, Entry(adapter, name))
+        if default is not None:
             self._entries.setdefault(BASE, Entry(None, model))
         if alias:
-            self._entries.setdefault(alias, Entry(adapter, model))
+            self._entries.setdefault(alias, Entry(default, model))
 
     def resolve(self, name: str) -> str | None:
         """The engine's adapter for a name; None: the model as it was loaded.

@@ -26,16 +26,17 @@ def load_service(config: RunConfig, settings: ServerSettings) -> Service:
         TunesmithError: the model, the adapter or the template cannot be used.
     """
     opened = open_model(config, batch_size=settings.max_concurrent, keep_apart=True)
-    adapters = list(config.adapter_name_or_path)
-    is_live = opened.adapter is not None
-    if adapters and not is_live:
+    if config.adapter_name_or_path and opened.adapter is None:
         _logger.info("the model is served with its adapters on it; others cannot be loaded beside it")
     return Service(
         runner=EngineRunner(opened.engine, max_queue=settings.max_queue),
         dialect=Dialect(opened.form),
         defaults=SamplingParams.from_config(config, seed=config.seed if "seed" in config.explicit else None),
         names=ModelNames(
-            config.model_name_or_path or "", adapters=adapters, is_live=is_live, alias=settings.model_name
+            config.model_name_or_path or "",
+            default=opened.adapter,
+            adapters=opened.adapters,
+            alias=settings.model_name,
         ),
         settings=settings,
         context=opened.engine.context,

@@ -5,19 +5,24 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from tunesmith.config.optimizer_rules import optimizer_family, updates_in_backward
 from tunesmith.config.schema import RunConfig
+from tunesmith.core.log import get_logger
 from tunesmith.models.dtype import device
+
+logger = get_logger(__name__)
 
 _OURS = {
     # A step of the trainer is a whole optimizer step; micro-batches are cut inside it by tokens (training/batches.py).
     "gradient_accumulation_steps",
     "per_device_train_batch_size",
-    # Decided by models/dtype.py, models/load.py, data/ and recipes/.
+    # Decided by models/dtype.py, models/load.py, models/aids.py, data/ and recipes/.
     "bf16",
     "fp16",
     "gradient_checkpointing",
     "gradient_checkpointing_kwargs",
     "activation_checkpointing",
+    "neftune_noise_alpha",
     "do_train",
     "do_eval",
     "do_predict",
@@ -37,6 +42,18 @@ def rows_per_step(config: RunConfig) -> int:
     """Rows of one step on one device; with PPO prompts of all updates that are made from one batch of answers."""
     updates = config.ppo_buffer_size if config.stage == "ppo" else 1
     return config.per_device_train_batch_size * config.gradient_accumulation_steps * updates
+
+
+def _fitting_optimizer(config: RunConfig) -> dict[str, Any]:
+    """What an optimizer of ours does not work with, although it is the default."""
+    changes: dict[str, Any] = {}
+    if updates_in_backward(config) and config.max_grad_norm:
+        logger.info("max_grad_norm is off: gradients are used up one by one, so the norm of all is never known in time")
+        changes["max_grad_norm"] = 0.0
+    if optimizer_family(config) == "schedule_free" and config.lr_scheduler_type == "linear":
+        logger.info("the learning rate stays constant after its warm-up: %s averages instead", config.optim)
+        changes["lr_scheduler_type"] = "constant_with_warmup"
+    return changes
 
 
 def training_arguments(config: RunConfig, *, autocast: str | None) -> Any:
@@ -80,6 +97,7 @@ def training_arguments(config: RunConfig, *, autocast: str | None) -> Any:
         log_level="error",
         dataloader_pin_memory=config.dataloader_pin_memory and not config.use_cpu and device().type != "cpu",
     )
+    values.update(_fitting_optimizer(config))
     if config.early_stopping_steps and "load_best_model_at_end" not in config.explicit:
         values["load_best_model_at_end"] = False
     if config.early_stopping_steps and config.metric_for_best_model is None:

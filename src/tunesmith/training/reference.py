@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from tunesmith.config.result import ADAPTER_TYPES
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.log import get_logger
 from tunesmith.models.forward import HiddenForward, MicroBatch
 from tunesmith.models.load import load_frozen
 from tunesmith.objectives.base import Objective, Scored
 
-ADAPTER_TYPES = ("lora", "oft")
-"""Tuning methods that leave the base under them as it is."""
 logger = get_logger(__name__)
 
 
@@ -108,7 +107,8 @@ def find_reference(config: RunConfig, objective: Objective, forward: HiddenForwa
     if names_reference(config) or config.finetuning_type not in ADAPTER_TYPES:
         name = config.ref_model or config.model_name_or_path or ""
         logger.info("reference: %s, a model of its own", " + ".join([name, *config.ref_model_adapters]))
-        return ModelReference(load_frozen(config, tokenizer, name, config.ref_model_adapters))
+        bits = config.ref_model_quantization_bit
+        return ModelReference(load_frozen(config, tokenizer, name, config.ref_model_adapters, bits))
     if config.adapter_name_or_path and not config.create_new_adapter:
         logger.info(
             "reference: the base model without the adapter that is trained on; to hold the run near that adapter "

@@ -19,12 +19,14 @@ from transformers.trainer_callback import ExportableState, PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from tunesmith.core.errors import TrainingError
+from tunesmith.data.growing import complete
 from tunesmith.models.forward import HiddenForward, MicroBatch
 from tunesmith.models.value_head import load_value_head, save_value_head, value_head_of, without_value_head
 from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, Objective, Scored
 from tunesmith.objectives.online import AnswerColumns
 from tunesmith.training.batches import Row, StepRows, collate, idle_batch, micro_batches
 from tunesmith.training.checkpoints import STAGING, manifest_of, publish, rotate
+from tunesmith.training.optimizers.hooks import OptimizerHooks
 from tunesmith.training.random_state import random_state_kept
 from tunesmith.training.reference import Reference
 from tunesmith.training.reinforce import Read, Reinforcement, measure_rows
@@ -32,7 +34,7 @@ from tunesmith.training.sampling import WindowSampler
 from tunesmith.training.sums import Sums
 
 
-class StepTrainer(Trainer):
+class StepTrainer(OptimizerHooks, Trainer):
     """Trains an objective.
 
     What transformers calls a batch is here all rows of one optimizer step. `training_step` cuts them into micro-batches
@@ -66,6 +68,7 @@ class StepTrainer(Trainer):
         self.hidden_metrics = hidden_metrics
         self.step_sums = Sums()
         self.checkpoint_facts = checkpoint_facts or {}
+        self.evaluation_dtype: torch.dtype | None = None  # None: as in training
         self.tokens_seen = 0
         self.trained_tokens_seen = 0
 
@@ -82,7 +85,8 @@ class StepTrainer(Trainer):
 
     def _micro_batches(self, step: StepRows, parts: tuple[int, ...] | None) -> list[MicroBatch]:
         budget = self.token_budget if self.hidden_forward.lays_rows_end_to_end else 1
-        batches = micro_batches(step, budget, self.objective.reads, parts)
+        shares = self.objective.example_kind == "preference" and self.hidden_forward.can_share(self.model)
+        batches = micro_batches(step, budget, self.objective.reads, parts, shares=shares)
         return [batch.to(self.args.device) for batch in batches]
 
     def _shared_batches(self, step: StepRows, parts: tuple[int, ...] | None) -> list[MicroBatch]:
@@ -171,6 +175,8 @@ class StepTrainer(Trainer):
             is_last = index == len(batches) - 1
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
                 output = self._loss(model, batch, baseline)
+                if is_last:
+                    self.before_last_backward()
                 self.accelerator.backward(output.loss_sum * scale)
             total += output.loss_sum.detach() * scale
             sums.add(output.metrics if inputs.n_trained else {})
@@ -202,7 +208,7 @@ class StepTrainer(Trainer):
             targets=batch.targets,
             weights=batch.weights,
             sequence_of=batch.sequence_of,
-            n_sequences=len(batch.row_lengths),
+            n_sequences=batch.n_sequences,
             per_target=per_target,
             per_row=batch.per_row,
             reference=reference,
@@ -218,7 +224,16 @@ class StepTrainer(Trainer):
 
     def _loss(self, model: nn.Module, batch: MicroBatch, baseline: torch.Tensor | None) -> LossOutput:
         with self.compute_loss_context_manager():
-            return self.objective.loss(self._score(model, batch, baseline))
+            output = self.objective.loss(self._score(model, batch, baseline))
+            extra = self.hidden_forward.take_extra()
+        if not extra:
+            return output
+        total, metrics = output.loss_sum, dict(output.metrics)
+        items = batch.items_of_sequences(self.objective.item)
+        for name, (weight, rows) in extra.items():
+            part = (rows * items).sum()
+            total, metrics[name] = total + weight * part, (part, float(items.sum()))
+        return LossOutput(total, metrics)
 
     @torch.no_grad()
     def _baseline(self, steps: Iterable[StepRows]) -> torch.Tensor | None:
@@ -277,7 +292,8 @@ class StepTrainer(Trainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Evaluates; random state is left as it was, so training ends with the same weights either way."""
-        with random_state_kept():
+        half, place = self.evaluation_dtype, self.args.device.type
+        with random_state_kept(), torch.autocast(place, half) if half else contextlib.nullcontext():
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     @torch.no_grad()
@@ -316,6 +332,7 @@ class StepTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Writes checkpoint-N: staged, synced, renamed; then deletes surplus ones."""
+        complete(self.train_dataset)  # nothing is kept of a run that a bad row will end
         self.store_flos()
         run_dir = Path(self.args.output_dir)
         name = f"checkpoint-{self.state.global_step}"
@@ -336,6 +353,8 @@ class StepTrainer(Trainer):
             self._refresh_callback_states()
             self.state.save_to_json(str(staged / "trainer_state.json"))
             facts = {**self.checkpoint_facts, "step": self.state.global_step, "objective": self.objective.state()}
+            if hasattr(self.train_dataset, "digest"):
+                facts["data"] = self.train_dataset.digest()
             publish(staged, final, facts)
             rotate(run_dir, self.args.save_total_limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tunesmith.config.schema.key import CHAT, DATA, ROWS, TOKENIZER, TRAIN, Group, key
+from tunesmith.config.schema.key import CHAT, DATA, MAKE, ROWS, TOKENIZER, TRAIN, Group, key
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -22,7 +22,8 @@ class Data(Group):
     dataset_dir: str = key(
         "data",
         "Folder of dataset_info.json; where it is missing the data sets that come with Tunesmith are used.",
-        commands=ROWS,
+        commands=(*ROWS, *MAKE),
+        note="data make and data dialogue write their entry there where it is set, else into `output_dir`.",
     )
     val_size: float = key(
         0.0,
@@ -56,9 +57,9 @@ class Data(Group):
     )
     preprocessing_num_workers: int | None = key(
         None,
-        "Processes that prepare data.",
+        "Processes that read, render and tokenize files of some size; without it one for each core, 8 at most.",
         ge=1,
-        note="The tokenizer uses all cores by itself; the key changes nothing.",
+        note="It changes nothing in the result.",
     )
     ignore_pad_token_for_loss: bool = key(
         True, "Leave padding out of the loss.", note="There is no padding in training and it never carries loss."

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from tunesmith.config.schema.key import CHAT, DATA, MODEL, Group, key
 
-_ENGINE = "this inference engine; huggingface is the one that runs"
+_ANSWERS = (*CHAT, "train")
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -23,7 +23,6 @@ class Engine(Group):
         "huggingface",
         "Engine that generates answers.",
         choices=("huggingface", "vllm", "sglang"),
-        not_yet_values={"vllm": _ENGINE, "sglang": _ENGINE},
         value_names={"hf": "huggingface"},
         commands=(*CHAT, "train", "eval"),
     )
@@ -35,17 +34,33 @@ class Engine(Group):
     use_kv_cache: bool = key(
         True,
         "Keep keys and values of past tokens while answering; off is slow and saves memory.",
-        not_yet="answering without a cache",
+        commands=_ANSWERS,
     )
+    prompt_lookup_num_tokens: int | None = key(
+        None,
+        "Guess up to this many tokens from what followed the same words earlier in the text, and verify them in one "
+        "step; answers stay the same.",
+        ge=1,
+        commands=_ANSWERS,
+    )
+    max_matching_ngram_size: int = key(
+        2, "Tokens that prompt lookup searches the text for, at most.", ge=1, commands=_ANSWERS
+    )
+    assistant_model: str | None = key(
+        None,
+        "A smaller model with the same tokens that guesses ahead; the model verifies its guesses in one step, answers "
+        "stay the same.",
+        commands=_ANSWERS,
+    )
+    num_assistant_tokens: int = key(5, "Tokens that `assistant_model` guesses, at most.", ge=1, commands=_ANSWERS)
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class Vllm(Group):
     """vLLM."""
 
-    TITLE: ClassVar[str] = "vLLM"
-    COMMANDS: ClassVar[tuple[str, ...]] = CHAT
-    NOT_YET: ClassVar[str] = "the vLLM engine"
+    TITLE: ClassVar[str] = "vLLM (with `infer_backend: vllm`)"
+    COMMANDS: ClassVar[tuple[str, ...]] = _ANSWERS
 
     vllm_maxlen: int = key(4096, "Longest prompt plus answer, in tokens.", ge=1)
     vllm_gpu_util: float = key(0.7, "Share of the GPU's memory that vLLM takes.", gt=0, le=1)
@@ -58,9 +73,8 @@ class Vllm(Group):
 class Sglang(Group):
     """SGLang."""
 
-    TITLE: ClassVar[str] = "SGLang"
-    COMMANDS: ClassVar[tuple[str, ...]] = CHAT
-    NOT_YET: ClassVar[str] = "the SGLang engine"
+    TITLE: ClassVar[str] = "SGLang (with `infer_backend: sglang`)"
+    COMMANDS: ClassVar[tuple[str, ...]] = _ANSWERS
 
     sglang_maxlen: int = key(4096, "Longest prompt plus answer, in tokens.", ge=1)
     sglang_mem_fraction: float = key(0.7, "Share of the GPU's memory that SGLang takes.", gt=0, le=1)
@@ -75,18 +89,25 @@ class Quantization(Group):
 
     TITLE: ClassVar[str] = "quantisation"
     COMMANDS: ClassVar[tuple[str, ...]] = MODEL
-    NOT_YET: ClassVar[str] = "training and answering on quantised weights"
 
-    quantization_bit: int | None = key(None, "Bits per weight of the base model.", ge=1, le=8)
+    quantization_bit: int | None = key(
+        None,
+        "Bits per weight of the base model: 4 or 8 with bnb, quanto and torchao (4 on a GPU), 1 to 6 or 8 with hqq.",
+        ge=1,
+        le=8,
+        note="Only adapters are trained on it. Models stored as GPTQ, AWQ, AQLM or compressed-tensors need no key.",
+    )
     quantization_method: str = key(
         "bnb",
         "Library that quantises.",
-        choices=("bnb", "gptq", "awq", "aqlm", "quanto", "eetq", "hqq", "mxfp4", "fp8"),
+        choices=("bnb", "gptq", "awq", "aqlm", "quanto", "eetq", "hqq", "mxfp4", "fp8", "torchao"),
         value_names={"bitsandbytes": "bnb"},
     )
     quantization_type: str = key("nf4", "4-bit number format of bitsandbytes.", choices=("fp4", "nf4"))
     double_quantization: bool = key(True, "Quantise the scales, too.")
-    quantization_device_map: str | None = key(None, "Spread a 4-bit model over devices.", choices=("auto",))
+    quantization_device_map: str | None = key(
+        None, "Spread a 4-bit model that answers over devices.", choices=("auto",)
+    )
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)

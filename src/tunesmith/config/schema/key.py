@@ -11,14 +11,16 @@ TRAIN = ("train",)
 DATA = ("train", "data")
 BATCH = ("infer",)
 ROWS = (*DATA, *BATCH)
-CHAT = ("chat", "api", "webchat", *BATCH)
+MAKE = ("data make", "data dialogue")
+MAKING = (*MAKE, "data split")
+CHAT = ("chat", "api", "webchat", *BATCH, *MAKE)
 INFER = (*CHAT, "export")
 MODEL = ("train", *INFER, "eval")
-TOKENIZER = ("train", "data", *INFER, "eval")
+TOKENIZER = ("train", "data", *INFER, "eval", "data split")
 EVAL = ("eval",)
 BASE = (*TOKENIZER, "expand")
-COMMANDS = ("train", "data", "export", "chat", "api", "webchat", "infer", "eval", "expand")
-"""The commands that take a configuration."""
+COMMANDS = ("train", "data", "export", "chat", "api", "webchat", "infer", "eval", "expand", *MAKING)
+"""The commands that take a configuration; `data` is data preview, check and convert."""
 
 
 class Facts(TypedDict, total=False):

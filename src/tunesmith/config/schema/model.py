@@ -116,12 +116,11 @@ class Memory(Group):
     use_reentrant_gc: bool = key(
         True,
         "Use torch's re-entrant kind of gradient checkpointing.",
-        note="Both kinds give the same gradients; Tunesmith always takes the one without re-entry.",
+        note="Both kinds give the same gradients; Tunesmith takes the one without re-entry unless "
+        "`gradient_checkpointing_kwargs` says `use_reentrant: true`.",
         commands=TRAIN,
     )
-    upcast_layernorm: bool = key(
-        False, "Hold norm layers in float32.", not_yet="mixed precision by layer", commands=TRAIN
-    )
+    upcast_layernorm: bool = key(False, "Hold norm layers in float32 where the model has fewer bits.", commands=TRAIN)
     upcast_lmhead_output: bool = key(
         False,
         "Compute the loss from float32 logits.",
@@ -130,20 +129,37 @@ class Memory(Group):
     )
     rope_scaling: str | None = key(
         None,
-        "Stretch rotary positions to longer texts.",
+        "Stretch rotary positions to texts longer than the model was trained on.",
         choices=("linear", "dynamic", "yarn", "llama3"),
-        not_yet="longer context through rotary scaling",
+        note="In training by `cutoff_len` over the model's positions, rounded up; what was trained so is loaded so.",
     )
-    shift_attn: bool = key(False, "Shifted sparse attention of LongLoRA.", not_yet="shifted sparse attention")
+    shift_attn: bool = key(
+        False,
+        "Shifted sparse attention (LongLoRA) in training: half of the heads see groups of a quarter of `cutoff_len`, "
+        "the others the same groups shifted by a half.",
+        commands=TRAIN,
+    )
     mixture_of_depths: str | None = key(
-        None, "Mixture of depths.", choices=("convert", "load"), not_yet="mixture of depths"
+        None,
+        "Mixture of depths: convert makes every second block work on an eighth of the tokens; load uses such a model.",
+        choices=("convert", "load"),
+        note="A converted model is known by its config.json, with or without the key.",
     )
-    use_unsloth: bool = key(False, "Train with unsloth's kernels.", not_yet="unsloth")
-    use_unsloth_gc: bool = key(False, "Gradient checkpointing of unsloth, with offload.", not_yet="unsloth")
-    enable_liger_kernel: bool = key(False, "Fused kernels of the liger-kernel package.", not_yet="liger kernels")
+    use_unsloth: bool = key(
+        False, "Train with unsloth's kernels.", note="It needs an NVIDIA GPU, and none has run it yet.", commands=TRAIN
+    )
+    use_unsloth_gc: bool = key(
+        False, "Gradient checkpointing that keeps the inputs of layers in the CPU's memory.", commands=TRAIN
+    )
+    enable_liger_kernel: bool = key(
+        False,
+        "Fused kernels of the liger-kernel package.",
+        note="They need an NVIDIA GPU, and none has run them yet.",
+        commands=TRAIN,
+    )
     use_v1_kernels: bool | None = key(False, "Experimental kernels of LLaMA-Factory.", not_yet="these kernels")
     moe_aux_loss_coef: float | None = key(
-        None, "Weight of the load-balancing loss of expert models.", ge=0, not_yet="the balancing loss of expert models"
+        None, "Weight of the load-balancing loss of routed experts; it is added for each row.", ge=0, commands=TRAIN
     )
 
 

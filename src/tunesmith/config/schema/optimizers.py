@@ -13,7 +13,6 @@ class Galore(Group):
     """Gradients in a low-rank space."""
 
     TITLE: ClassVar[str] = "GaLore"
-    NOT_YET: ClassVar[str] = "the GaLore optimizer"
 
     use_galore: bool = key(False, "Keep optimizer states in a low-rank space of the gradient.")
     galore_target: tuple[str, ...] = key(("all",), "Modules it is used on: all linear layers, or names.")
@@ -31,7 +30,6 @@ class Apollo(Group):
     """Scaled gradients in a random space."""
 
     TITLE: ClassVar[str] = "APOLLO"
-    NOT_YET: ClassVar[str] = "the APOLLO optimizer"
 
     use_apollo: bool = key(False, "Estimate Adam's step sizes in a small random space.")
     apollo_target: tuple[str, ...] = key(("all",), "Modules it is used on: all linear layers, or names.")
@@ -50,7 +48,6 @@ class Badam(Group):
     """Block by block."""
 
     TITLE: ClassVar[str] = "BAdam"
-    NOT_YET: ClassVar[str] = "the BAdam optimizer"
 
     use_badam: bool = key(False, "Train one block of layers at a time.")
     badam_mode: str = key("layer", "Blocks of layers, or a share of all weights.", choices=("layer", "ratio"))
@@ -70,8 +67,8 @@ class OtherOptimizers(Group):
 
     TITLE: ClassVar[str] = "other optimizers"
 
-    use_adam_mini: bool = key(False, "Adam with one step size a block of weights.", not_yet="the Adam-mini optimizer")
-    use_muon: bool = key(False, "Orthogonalised updates for matrices.", not_yet="the Muon optimizer")
+    use_adam_mini: bool = key(False, "Adam with one step size a block of weights.")
+    use_muon: bool = key(False, "Orthogonalised updates for matrices.")
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)

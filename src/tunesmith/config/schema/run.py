@@ -12,6 +12,7 @@ from tunesmith.config.schema.export import Export
 from tunesmith.config.schema.finetuning import Freeze, Lora, Method, Oft
 from tunesmith.config.schema.inference import Engine, Media, Quantization, Sglang, Vllm
 from tunesmith.config.schema.key import Group, Key, keys_of
+from tunesmith.config.schema.making import Generator, LongText, Making
 from tunesmith.config.schema.megatron import HyperParallel, Megatron, Ray
 from tunesmith.config.schema.model import KTransformers, Memory, Model, Tokenizer
 from tunesmith.config.schema.optimizers import Apollo, Badam, Galore, OtherOptimizers, Swanlab
@@ -43,6 +44,9 @@ class RunConfig(
     Metrics,
     Inferring,
     Engine,
+    LongText,
+    Making,
+    Generator,
     Export,
     Evaluation,
     Quantization,
@@ -81,6 +85,13 @@ class RunConfig(
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     origin: str = field(default="", compare=False, repr=False)
     unused: tuple[str, ...] = ()
+
+    def asks_for(self, name: str) -> bool:
+        """Whether a key was set to something else than its default: what a rule may object to.
+
+        A configuration that a run wrote spells its defaults out and has to load again.
+        """
+        return name in self.explicit and getattr(self, name) != KEYS[name].default
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any], command: str = "train", *, rules: bool = False) -> RunConfig:

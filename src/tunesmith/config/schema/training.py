@@ -7,12 +7,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tunesmith.config.schema.key import DATA, MODEL, Group, key
+from tunesmith.config.schema.key import DATA, MAKING, MODEL, Group, key
 
 _COMPILE = "compiling the model with torch.compile"
 _SHARDED = "sharded training with DeepSpeed or FSDP"
 _FP8 = "training in 8-bit floats"
-_LIGER = "liger kernels"
 
 SCHEDULERS = (
     "linear",
@@ -88,7 +87,10 @@ class Loop(Group):
     do_eval: bool = key(False, "Evaluate the loss; any `eval_strategy` but no turns it on.", native=False)
     do_predict: bool = key(False, "Write answers to the evaluation data.", native=False)
     output_dir: str | None = key(
-        None, "Folder for weights, checkpoints, logs and results.", commands=("train", "expand")
+        None,
+        "Folder for weights, checkpoints, logs and results.",
+        commands=("train", "expand", *MAKING),
+        note="Default of data make and data dialogue: output; of data split: saveChunk.",
     )
     overwrite_output_dir: bool = key(
         False,
@@ -152,14 +154,12 @@ class Optimizer(Group):
         "Optimizer.",
         choices=OPTIMIZERS,
         not_yet_values={
-            **dict.fromkeys(_LOW_RANK, "optimizers in a low-rank space"),
-            **dict.fromkeys(_FUSED_BACKWARD, "optimizers that update during the backward pass"),
             "adamw_apex_fused": "apex, which transformers dropped; adamw_torch_fused does the same",
         },
     )
     optim_args: str | None = key(None, "Settings of the optimizer, as name=value,name=value.")
     optim_target_modules: tuple[str, ...] = key(
-        (), "Modules that a low-rank optimizer works on.", not_yet="optimizers in a low-rank space"
+        (), "Modules that galore_* and apollo_* work on: names, one regular expression, or all-linear."
     )
     weight_decay: float = key(0.0, "Pull of the weights towards 0.", ge=0)
     adam_beta1: float = key(0.9, "Adam's decay of the mean gradient.", ge=0, lt=1)
@@ -179,8 +179,8 @@ class Precision(Group):
 
     bf16: bool = key(False, "Compute in bfloat16 with float32 weights.")
     fp16: bool = key(False, "Compute in float16 with float32 weights.")
-    bf16_full_eval: bool = key(False, "Evaluate in bfloat16.", not_yet="another number format for evaluation")
-    fp16_full_eval: bool = key(False, "Evaluate in float16.", not_yet="another number format for evaluation")
+    bf16_full_eval: bool = key(False, "Compute in bfloat16 while evaluating.", native=False)
+    fp16_full_eval: bool = key(False, "Compute in float16 while evaluating.", native=False)
     tf32: bool | None = key(None, "Allow TF32 on newer NVIDIA GPUs.")
     gradient_checkpointing: bool = key(
         False,
@@ -194,7 +194,7 @@ class Precision(Group):
         None,
         "Settings of gradient checkpointing.",
         aliases=("activation_checkpointing_kwargs",),
-        note="Tunesmith always takes the kind without re-entry, which gives the same gradients; nothing else is used.",
+        note="`use_reentrant`, `preserve_rng_state`, `determinism_check`, as torch has them.",
         native=False,
     )
     use_cache: bool = key(
@@ -204,8 +204,10 @@ class Precision(Group):
     torch_compile: bool = key(False, "Compile the model.", not_yet=_COMPILE)
     torch_compile_backend: str | None = key(None, "Compiler.", not_yet=_COMPILE)
     torch_compile_mode: str | None = key(None, "Mode of the compiler.", not_yet=_COMPILE)
-    use_liger_kernel: bool = key(False, "Fused kernels of the liger-kernel package.", not_yet=_LIGER)
-    liger_kernel_config: dict[str, Any] | None = key(None, "Which of these kernels.", not_yet=_LIGER)
+    use_liger_kernel: bool = key(
+        False, "Fused kernels of the liger-kernel package.", note="The same as `enable_liger_kernel`.", native=False
+    )
+    liger_kernel_config: dict[str, Any] | None = key(None, "Which of these kernels.", native=False)
     fp8: bool = key(False, "Compute in 8-bit floats.", not_yet=_FP8, native=False)
     fp8_backend: str = key("auto", "Library for it.", not_yet=_FP8, native=False)
     fp8_enable_fsdp_float8_all_gather: bool = key(False, "Gather FSDP weights in 8 bits.", not_yet=_FP8, native=False)
