@@ -20,6 +20,9 @@ SMALL = (
     "logging_steps=1",
 )
 ADAPTERS = ("dora", "loraplus", "pissa", "neftune", "oft", "longlora")
+MERGED = ("dora", "pissa", "oft")
+"""The others save what LoRA saves, which is merged elsewhere."""
+BASE = "model_name_or_path=smollm2-135m"
 
 
 def tunesmith(*words: str, stdin: str | None = None) -> str:
