@@ -51,7 +51,7 @@ def command_of(path: Path) -> str:
 def test_there_are_examples_and_pages() -> None:
     assert len(EXAMPLES) >= 16
     assert len(PAGES) >= 12
-    assert {command_of(path) for path in EXAMPLES} == {"train", "export", "chat", "eval", "data make"}
+    assert {command_of(path) for path in EXAMPLES} == {"train", "export", "chat", "eval", *MAKE}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=named)

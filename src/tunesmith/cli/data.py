@@ -13,7 +13,7 @@ from tunesmith.core.lazy import nearest
 if TYPE_CHECKING:
     from tunesmith.data.checks.result import CheckResult
 
-_MAKING = ("make", "split")
+_MAKING = ("make", "dialogue", "split")
 _LAYOUTS = ("alpaca", "sharegpt", "openai")
 
 
@@ -24,6 +24,7 @@ def main(words: Sequence[str]) -> None:
         "check": _check,
         "convert": _convert,
         "make": _make,
+        "dialogue": _dialogue,
         "split": _split,
     }
     action, *rest = words or [""]
@@ -104,6 +105,15 @@ def _make(words: list[str]) -> None:
     from tunesmith.recipes.make import make
 
     print(make(config))
+
+
+def _dialogue(words: list[str]) -> None:
+    from tunesmith.config.load import load_config
+
+    config = load_config(words, "data dialogue")
+    from tunesmith.recipes.dialogue import dialogue
+
+    print(dialogue(config))
 
 
 def _split(words: list[str]) -> None:

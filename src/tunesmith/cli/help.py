@@ -20,6 +20,7 @@ _EXAMPLES = {
     "expand": "tunesmith expand --model_name_or_path smollm2-135m --output_dir models/smollm2-pro --num_expand 6",
     "data": "tunesmith data preview examples/train_lora/smollm2_lora_sft.yaml",
     "data make": "tunesmith data make examples/data/make_endpoint.yaml --dry-run",
+    "data dialogue": "tunesmith data dialogue examples/data/dialogue_palace.yaml",
     "data split": "tunesmith data split --input_file_path book/zhenhuan.txt --chunk_tokens 2048",
     "api": "tunesmith api examples/inference/smollm2.yaml",
     "infer": "tunesmith infer examples/inference/smollm2.yaml dataset=identity save_name=answers.jsonl",
@@ -35,7 +36,8 @@ preview CONFIG [--row N] [--ids]    the first rows of each data set, or row N; t
 check CONFIG [--json] [--png FILE]  every row; as one JSON object; the lengths drawn into FILE
 convert INPUT OUTPUT [to=alpaca | to=sharegpt | to=openai] [--overwrite]
                                     rows in another layout, read back and compared; needs no model
-make CONFIG, split CONFIG           data sets out of long text; data make -h lists its keys"""
+make CONFIG, dialogue CONFIG, split CONFIG
+                                    data sets out of long text; data make -h and its kin list their keys"""
 }
 
 

@@ -44,7 +44,7 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   export     merge an adapter into its base model and write it out
   expand     add blocks to a model that leave its answers as they are (LLaMA Pro)
   data       preview CONFIG shows rows as the model sees them; check CONFIG reads every row;
-             convert INPUT OUTPUT writes rows in another layout; make and split
+             convert INPUT OUTPUT writes rows in another layout; make, dialogue, split
              make data sets out of long text
   runs       list, show, queue, stop, resume, clone, compare: what was trained here, and what waits
   template   list, show NAME; verify FOLDER holds a model folder against its template

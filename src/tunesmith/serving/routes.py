@@ -39,6 +39,12 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"description": "The request is at fault, or too many wait; `error` says why.", "content": _CONTENT},
     "5XX": {"description": "The server is at fault, or the time is over.", "content": _CONTENT},
 }
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer; with `stream` as server-sent events.",
+        "content": {"text/event-stream": {}},
+    }
+}
 router = APIRouter(responses=ERRORS)
 
 
@@ -48,7 +54,7 @@ def service_of(request: Request) -> Service:
     return service
 
 
-@router.post("/v1/chat/completions", tags=["answers"])
+@router.post("/v1/chat/completions", tags=["answers"], responses=STREAMED)
 async def chat(request: Request, body: ChatRequest) -> Response:
     """Answers a conversation, whole or as a stream of server-sent events."""
     service = service_of(request)
@@ -68,7 +74,7 @@ async def chat(request: Request, body: ChatRequest) -> Response:
     return _reply(service, job, Envelope("chat.completion", body.model, text_of), answers)
 
 
-@router.post("/v1/completions", tags=["answers"])
+@router.post("/v1/completions", tags=["answers"], responses=STREAMED)
 async def complete(request: Request, body: CompletionRequest) -> Response:
     """Goes on with a text, whole or as a stream of server-sent events."""
     service = service_of(request)

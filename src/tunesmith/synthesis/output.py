@@ -34,6 +34,7 @@ class Output:
 
     Attributes:
         held: ids of the rows for evaluation.
+        more: further numbers of the command, and the line that tells them.
     """
 
     def __init__(self, config: RunConfig, folder: Path, name: str) -> None:
@@ -41,6 +42,7 @@ class Output:
         self.folder = folder
         self.name = name
         self.held: set[str] = set()
+        self.more: tuple[dict[str, Any], str] = ({}, "")
         self._info = Path(config.dataset_dir).expanduser() if "dataset_dir" in config.explicit else folder
 
     @property
@@ -143,12 +145,12 @@ class Output:
         }
         facts["tokens"] = {"prompt": meter.total.prompt_tokens, "completion": meter.total.completion_tokens}
         facts["cost"] = round(meter.cost, 6)
-        return facts
+        return facts | self.more[0]
 
     def _told(
         self, account: Account[Row], pairs: Account[Pair] | None, facts: dict[str, Any], names: list[str]
     ) -> list[str]:  # fmt: skip
-        lines = [account.line()]
+        lines = [text for text in (self.more[1], account.line()) if text]
         lines += [f"  {count:>6,}  {reason}" for reason, count in account.reasons[:_SHOWN_REASONS]]
         if len(account.reasons) > _SHOWN_REASONS:
             lines.append(f"  and {len(account.reasons) - _SHOWN_REASONS} more reasons")

@@ -80,6 +80,22 @@ def _with_headings(text: str, begun: int, stop: int, end: int, border: Border) -
     return Border.CHAPTER if _HEADING.fullmatch(following) else border
 
 
+def is_heading(line: str) -> bool:
+    """Whether a line is the heading of a chapter or scene."""
+    return bool(_HEADING.fullmatch(line))
+
+
+def paragraphs(text: str) -> Iterator[tuple[int, int]]:
+    """(start, end) of all paragraphs, blanks at their ends left out."""
+    border = re.compile(r"\n[ \t\u3000\r]*\n\s*" if is_wrapped(text) else r"\n\s*")
+    place = 0
+    for match in [*border.finditer(text), None]:
+        start, end = trimmed(text, place, match.start() if match else len(text))
+        if start < end:
+            yield start, end
+        place = match.end() if match else len(text)
+
+
 def clauses(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """(start, end) of the parts of a sentence, without gaps."""
     begun = start

@@ -130,7 +130,7 @@ class Making(Group):
         commands=_SPEECH,
     )
     dialogue_gap: int = key(
-        400, "Most characters between what was said to the person and what they answer.", ge=0, commands=_SPEECH
+        200, "Most characters between what was said to the person and what they answer.", ge=0, commands=_SPEECH
     )
     dry_run: bool = key(False, "Count calls, tokens and cost, and ask nothing.")
 
