@@ -88,7 +88,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     from tunesmith.training.alarms import Alarms, checks_of
     from tunesmith.training.arguments import training_arguments
     from tunesmith.training.budget import plan_memory
-    from tunesmith.training.callbacks import EarlyStop, LogWriter, Pace, ProgressBar, StopOnSignal
+    from tunesmith.training.callbacks import EarlyStop, LogWriter, Pace, ProgressBar, RowsWatch, StopOnSignal
     from tunesmith.training.kept_reference import keep_reference
     from tunesmith.training.optimizers.table import optimizer_builder
     from tunesmith.training.reference import find_reference, is_kept
@@ -108,7 +108,13 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     with_tokens = bool(config.include_num_input_tokens_seen not in (False, "no"))
     pace = Pace(tokens)
     alarms = Alarms(run, checks_of(config.stage, config.pref_loss, config.pref_beta))
-    callbacks: list[Any] = [LogWriter(run, pace, with_tokens), ProgressBar(pace), alarms, stop]
+    callbacks: list[Any] = [
+        LogWriter(run, pace, with_tokens),
+        ProgressBar(pace),
+        alarms,
+        RowsWatch(prepared.train),
+        stop,
+    ]
     if config.early_stopping_steps:
         callbacks.append(EarlyStop(config.early_stopping_steps))
     trainer = StepTrainer(
@@ -135,6 +141,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
 
 def fit(session: Session) -> None:
     """Trains, then writes weights and results; on a signal a checkpoint is written and Interrupted raised."""
+    from tunesmith.data.growing import complete
     from tunesmith.training.resume import check_disk, report_resume, start_over
     from tunesmith.training.sampling import raise_for_worker
 
@@ -162,6 +169,7 @@ def fit(session: Session) -> None:
             + _how_to_go_on(config),
             session.stop.caught,
         )
+    complete(trainer.train_dataset)
     if hasattr(trainer.train_dataset, "log_accounting"):
         trainer.train_dataset.log_accounting()
     save(session)

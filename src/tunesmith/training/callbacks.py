@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tunesmith.core.log import get_logger
 from tunesmith.core.runs import Run
+from tunesmith.data.growing import check
 
 logger = get_logger(__name__)
 
@@ -285,3 +286,18 @@ class EarlyStop(TrainerCallback):
         if self._bad >= self._patience:
             logger.info("early stop: %s has not improved for %d evaluations", key, self._bad)
             control.should_training_stop = True
+
+
+class RowsWatch(TrainerCallback):
+    """Ends a run whose rows are tokenized beside it once one of them cannot be used.
+
+    Args:
+        rows: the training set.
+    """
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Takes over the rows when they are there; raises DataError."""
+        check(self.rows)

@@ -19,6 +19,7 @@ from transformers.trainer_callback import ExportableState, PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from tunesmith.core.errors import TrainingError
+from tunesmith.data.growing import complete
 from tunesmith.models.forward import HiddenForward, MicroBatch
 from tunesmith.models.value_head import load_value_head, save_value_head, value_head_of, without_value_head
 from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, Objective, Scored
@@ -325,6 +326,7 @@ class StepTrainer(OptimizerHooks, Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Writes checkpoint-N: staged, synced, renamed; then deletes surplus ones."""
+        complete(self.train_dataset)  # nothing is kept of a run that a bad row will end
         self.store_flos()
         run_dir = Path(self.args.output_dir)
         name = f"checkpoint-{self.state.global_step}"
@@ -345,6 +347,8 @@ class StepTrainer(OptimizerHooks, Trainer):
             self._refresh_callback_states()
             self.state.save_to_json(str(staged / "trainer_state.json"))
             facts = {**self.checkpoint_facts, "step": self.state.global_step, "objective": self.objective.state()}
+            if hasattr(self.train_dataset, "digest"):
+                facts["data"] = self.train_dataset.digest()
             publish(staged, final, facts)
             rotate(run_dir, self.args.save_total_limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
