@@ -82,7 +82,8 @@ class StepTrainer(OptimizerHooks, Trainer):
 
     def _micro_batches(self, step: StepRows, parts: tuple[int, ...] | None) -> list[MicroBatch]:
         budget = self.token_budget if self.hidden_forward.lays_rows_end_to_end else 1
-        batches = micro_batches(step, budget, self.objective.reads, parts)
+        shares = self.objective.example_kind == "preference" and self.hidden_forward.can_share(self.model)
+        batches = micro_batches(step, budget, self.objective.reads, parts, shares=shares)
         return [batch.to(self.args.device) for batch in batches]
 
     def _shared_batches(self, step: StepRows, parts: tuple[int, ...] | None) -> list[MicroBatch]:
@@ -204,7 +205,7 @@ class StepTrainer(OptimizerHooks, Trainer):
             targets=batch.targets,
             weights=batch.weights,
             sequence_of=batch.sequence_of,
-            n_sequences=len(batch.row_lengths),
+            n_sequences=batch.n_sequences,
             per_target=per_target,
             per_row=batch.per_row,
             reference=reference,

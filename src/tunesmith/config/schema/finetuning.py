@@ -19,7 +19,8 @@ class Method(Group):
         "sft",
         "Kind of training: pt (plain text), sft (conversations), rm, dpo, kto (preferences), ppo, grpo (rewards).",
         choices=("pt", "sft", "rm", "ppo", "dpo", "kto", "grpo"),
-        commands=("train", "data"),
+        commands=("train", "data", "api"),
+        note="`api` serves scores instead of answers where it says rm; any other value changes nothing there.",
     )
     finetuning_type: str = key(
         "lora",
