@@ -17,6 +17,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.models import pissa
 from tunesmith.models.beside import save_adapter_only
 from tunesmith.models.freeze import freeze
+from tunesmith.models.linear import count_weights, has_quantized_layers, is_linear, is_quantized
 from tunesmith.models.new_adapter import new_adapter_config
 from tunesmith.models.patches.oft_dropout import drop_rotations
 from tunesmith.models.targets import find_targets, module_names
@@ -89,6 +90,12 @@ def _check_complete(loaded: Any, path: Path) -> None:
 
 def merge_adapters(model: nn.Module, paths: Iterable[Path]) -> nn.Module:
     """Merges adapters into the base in order, in memory."""
+    paths = list(paths)
+    if paths and has_quantized_layers(model):
+        raise ModelError(
+            f"the adapter {paths[0]} would be merged into quantised weights, which rounds it away; export it into the "
+            "unquantised model first"
+        )
     for path in paths:
         model = load_adapter(model, path).merge_and_unload()
         logger.info("merged adapter %s into the base", path)
@@ -192,7 +199,9 @@ def _continue(model: nn.Module, config: RunConfig, path: Path) -> Any:
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """(trainable, all) numbers of weights; tied weights count once."""
-    unique = {id(parameter): parameter for parameter in model.parameters()}
-    trainable = sum(p.numel() for p in unique.values() if p.requires_grad)
-    return trainable, sum(p.numel() for p in unique.values())
+    """(trainable, all) numbers of weights; tied weights count once, quantised ones as what they stand for."""
+    layers = [module for module in model.modules() if is_linear(module) and is_quantized(module)]
+    quantised = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    plain = {id(parameter): parameter for parameter in model.parameters() if id(parameter) not in quantised}
+    trainable = sum(p.numel() for p in plain.values() if p.requires_grad)
+    return trainable, sum(p.numel() for p in plain.values()) + sum(count_weights(layer) for layer in layers)

@@ -43,6 +43,7 @@ def run(config: RunConfig) -> Path:
     from tunesmith.models.value_head import copy_value_head
 
     target = _target(config)
+    config = _unquantised(config)
     base = hub.resolve_model(
         config.model_name_or_path or "",
         revision=config.model_revision,
@@ -111,12 +112,17 @@ def _target(config: RunConfig) -> Path:
         raise ExportError(
             "export_legacy_format: transformers 5 writes safetensors only (all current programs read them); drop it"
         )
-    if config.quantization_bit is not None:
-        raise ExportError(
-            "quantization_bit: an adapter is merged into full weights, never into quantised ones; drop the key, the "
-            "adapter fits the same base unquantised"
-        )
     return Path(config.export_dir).expanduser()
+
+
+def _unquantised(config: RunConfig) -> RunConfig:
+    """An adapter trained on a quantised base is merged into the base as it was: rounded weights would lose it."""
+    if config.quantization_bit is None:
+        return config
+    _logger.info(
+        "quantization_bit is for training and answering: the adapter is merged into the unquantised base, in float32"
+    )
+    return config.replace(quantization_bit=None)
 
 
 def _dtype(config: RunConfig, base: Path) -> torch.dtype:

@@ -210,6 +210,7 @@ def save(session: Session) -> None:
             base_path=base_folder(trainer.model),
             template=session.config.template,
             stacked_adapters=[Path(name) for name in merged_before(session.config)],
+            quantization=_quantization(session.config),
         )
     if session.config.pissa_convert:
         convert(staged)
@@ -217,6 +218,16 @@ def save(session: Session) -> None:
         shutil.rmtree(folder / path.name, ignore_errors=True)  # a folder of an earlier run; files are replaced whole
         path.replace(folder / path.name)
     shutil.rmtree(folder / STAGING, ignore_errors=True)
+
+
+def _quantization(config: RunConfig) -> str | None:
+    """How the base was held, for the note beside an adapter."""
+    if config.quantization_bit is None:
+        return None
+    kind = (
+        f", {config.quantization_type}" if config.quantization_bit == 4 and config.quantization_method == "bnb" else ""
+    )
+    return f"{config.quantization_bit} bits of {config.quantization_method}{kind}"
 
 
 def evaluate(session: Session) -> None:
