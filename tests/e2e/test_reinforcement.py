@@ -25,7 +25,7 @@ max_new_tokens: 6
 reward_funcs: {folder}/my.py:score
 per_device_train_batch_size: 2
 gradient_accumulation_steps: 1
-learning_rate: 1.0e-3
+learning_rate: 2.0e-4
 max_steps: 5
 save_steps: 2
 logging_steps: 1
