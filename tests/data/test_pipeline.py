@@ -13,7 +13,7 @@ import pytest
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import DataError, TemplateError
 from tunesmith.core.types import IGNORE_INDEX
-from tunesmith.data import cache, dataset, examples, pipeline, store
+from tunesmith.data import booking, cache, dataset, examples, pipeline, store
 from tunesmith.data.template import build_template
 
 PLAIN = {"user": "U{{content}}>A:", "assistant": ["{{content}}", "{{eos_token}}"], "system": "S{{content}};"}
@@ -267,8 +267,8 @@ def test_cache_follows_content_tokenizer_template_and_code(configure, folder, by
     def key(tokenizer=byte_tokenizer, template=TEMPLATE, name="ten", **keys):
         config = configure(dataset=name, **keys)
         (spec,) = pipeline.find_specs(config, config.dataset)
-        version = pipeline.encoder_version(pipeline.make_encoder(config, tokenizer, template))
-        return pipeline.cache_key(spec, config, version)
+        version = dataset.encoder_version(pipeline.make_encoder(config, tokenizer, template))
+        return dataset.cache_key(spec, config, version)
 
     base = key()
     assert key() == base
@@ -343,6 +343,6 @@ def test_rows_that_the_template_refuses_are_rejected_rows(configure, byte_tokeni
     report = pipeline.DatasetReport("x")
     (spec,) = pipeline.find_specs(configure(), ("two",))
     rows = list(examples.read_conversations(spec, None, 0, report))
-    assert pipeline.render_rows(rows, refusing, report) == ([], [])
+    assert booking.render_rows(rows, refusing, report) == ([], [])
     assert (report.read, report.rejected) == (2, 2)
     assert replace(encoder).cutoff_len == 200

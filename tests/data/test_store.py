@@ -170,8 +170,8 @@ def test_a_second_process_waits_and_takes_what_the_first_made(tmp_path, byte_tok
     data.write_text("\n".join(json.dumps({"instruction": f"q{i}", "output": "a"}) for i in range(50)))
     config = RunConfig.from_dict({"do_train": True, "dataset": str(data)})
     made = []
-    original = dataset._tokenize_to_disk
-    monkeypatch.setattr(dataset, "_tokenize_to_disk", lambda *given: made.append(1) or original(*given))
+    original = dataset.Job._make_on_disk
+    monkeypatch.setattr(dataset.Job, "_make_on_disk", lambda *given: made.append(1) or original(*given))
     results = []
     threads = [
         threading.Thread(target=lambda: results.append(pipeline.prepare(config, byte_tokenizer, TEMPLATE)))

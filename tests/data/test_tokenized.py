@@ -41,7 +41,7 @@ def items(rows):
 
 def test_the_second_run_takes_what_the_first_kept(prepare, folder, monkeypatch):
     first = prepare(val_size=2, cutoff_len=100)
-    monkeypatch.setattr(pipeline, "load_datasets", None)
+    monkeypatch.setattr(pipeline, "run_jobs", None)
     second = prepare(val_size=2, cutoff_len=100)
     assert items(first.train) == items(second.train)
     assert items(first.eval) == items(second.eval)

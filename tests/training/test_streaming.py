@@ -90,8 +90,8 @@ def test_the_accounting_counts_a_row_once(data: Path) -> None:
     train = prepare(data).train
     for _ in range(3):
         items(train)
-    (part,) = train._parts
-    assert part.report.accounting().endswith("read 23, kept 23, rejected 0, truncated 0")
+    (report,) = train.reports
+    assert report.accounting().endswith("read 23, kept 23, rejected 0, truncated 0")
 
 
 def test_same_weights_as_without_streaming_and_epochs_need_no_max_steps(data: Path, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_bad_rows_that_are_let_go_are_items_without_rows(data: Path, tmp_path: P
     trainer = make_trainer(tmp_path / "a", train, max_steps=-1, num_train_epochs=1, per_device_train_batch_size=1)
     trainer.train()
     assert trainer.state.global_step == 23
-    assert train._parts[0].report.accounting().endswith("read 23, kept 22, rejected 1, truncated 0")
+    assert train.reports[0].accounting().endswith("read 23, kept 22, rejected 1, truncated 0")
 
 
 def test_a_wrong_layout_is_found_before_the_first_step(data: Path) -> None:

@@ -96,6 +96,11 @@ def set_default(name: str, value: str) -> None:
     os.environ.setdefault(name, value)
 
 
+def override(name: str, value: str) -> None:
+    """Sets a variable that other libraries read, in a process that must not have it otherwise."""
+    os.environ[name] = value
+
+
 def exempt_from_proxy(*hosts: str) -> None:
     """Adds hosts to those that are reached without a proxy; what the user named stays."""
     for name in ("no_proxy", "NO_PROXY"):

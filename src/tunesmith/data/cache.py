@@ -77,10 +77,15 @@ def cache_folder(key: str) -> Path:
     return env.home() / "tokenized" / key
 
 
+def holds(key: str) -> bool:
+    """Whether there is something under a key; `load` finds out whether it is whole."""
+    return (cache_folder(key) / STATE).is_file()
+
+
 def load(key: str) -> tuple[TokenizedRows, DatasetReport] | None:
     """The rows kept under a key; None where there are none, or where a file is damaged (said, and made anew)."""
     folder = cache_folder(key)
-    if not (folder / STATE).is_file():
+    if not holds(key):
         return None
     try:
         rows, facts = open_rows(folder)

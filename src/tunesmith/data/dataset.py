@@ -1,30 +1,25 @@
-"""One data set from examples to token ids: in batches, shard by shard into the cache. Knows of no other set."""
+"""Data sets from files to token ids: in batches, by several processes where large, shard by shard into the cache."""
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tunesmith.core.errors import TemplateError
 from tunesmith.core.log import get_logger
-from tunesmith.core.types import Conversation, Segment, Source, Text, TokenizedRow
 from tunesmith.data import cache
+from tunesmith.data.booking import book_rows, end_ids, settled_memory
 from tunesmith.data.catalog import DatasetSpec
-from tunesmith.data.examples import read_examples, without_trailing
-from tunesmith.data.formats import KIND_OF_STAGE
-from tunesmith.data.judged import tokenize_feedback, tokenize_pairs
+from tunesmith.data.examples import read_examples
+from tunesmith.data.parts import open_part
 from tunesmith.data.progress import progress
-from tunesmith.data.report import UNTRAINED, DatasetReport, Reject, unwritable
+from tunesmith.data.report import DatasetReport
 from tunesmith.data.rows import RowsBuilder, TokenizedRows, pack_arrays
 from tunesmith.data.sources import data_files
-from tunesmith.data.spans import masked_answers
-from tunesmith.data.stop import end_tokens
-from tunesmith.data.texts import tokenize_texts
-from tunesmith.data.tokenize import LOST_HEADER, LOST_QUESTION, Encoder, is_trained, tokenize
+from tunesmith.data.tokenize import Encoder
+from tunesmith.data.workers import MOST, Workers, available_cores, can_fork
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -35,26 +30,156 @@ Dataset = tuple[TokenizedRows, DatasetReport]
 """One data set's rows and their accounting."""
 SHARD_ROWS = 4096
 """Rows that are read before what was made of them is made to last."""
+PARALLEL_BYTES = 4 << 20
+"""Size of the files from which several processes are worth their start."""
 
 
-def tokenize_dataset(spec: DatasetSpec, encoder: Encoder, config: RunConfig, version: str) -> Dataset:
-    """One data set as token ids with its accounting, out of the cache where nothing it depends on has changed."""
-    key = cache_key(spec, config, version)
-    found = None if config.overwrite_cache else cache.load(key)
-    if found is None:
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One data set that is to be there as token ids.
+
+    Attributes:
+        spec: what is read.
+        key: its name in the cache; see `cache_key`.
+        encoder: tokenizer, template, settings.
+        config: `overwrite_cache`, `stage`, `max_samples`, `seed`, `preprocessing_*`.
+        is_silent: shows no progress, since something else does.
+    """
+
+    spec: DatasetSpec
+    key: str
+    encoder: Encoder
+    config: RunConfig
+    is_silent: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the cache seems to have it."""
+        return not self.config.overwrite_cache and cache.holds(self.key)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of its files."""
+        return sum(path.stat().st_size for path, _ in data_files(self.spec))
+
+    def run(self, workers: Workers | None = None) -> Dataset:
+        """The rows with their accounting, out of the cache where nothing they depend on has changed.
+
+        Args:
+            workers: processes that make the rows; this one does where they are not for this data set.
+
+        Raises:
+            DataError: the files cannot be read, or a process died.
+        """
+        found = self._cached()
+        if found is None:
+            try:
+                with cache.locked(self.key):
+                    found = self._cached() or self._make_on_disk(workers)
+            except OSError as error:
+                cache.discard(self.key)
+                logger.warning("tokenized rows are not kept for the next run: %s", error)
+                found = self._make_in_memory(workers)
+        else:
+            logger.info("%s: tokenized rows taken from %s", self.spec.name, cache.cache_folder(self.key))
+        rows, report = found
+        report.name = self.spec.name
+        return rows, report
+
+    def _cached(self) -> Dataset | None:
+        return None if self.config.overwrite_cache else cache.load(self.key)
+
+    def _make_on_disk(self, workers: Workers | None) -> Dataset:
+        """Tokenizes into the cache, behind the shards that a process which was stopped left there.
+
+        Raises:
+            OSError: the cache cannot be written.
+        """
+        writer, known = cache.begin(self.key, afresh=self.config.overwrite_cache)
+        report = known or DatasetReport(self.spec.name, path=str(self.spec.path))
+        if known is not None:
+            logger.info("%s: %d rows were read before a stop; going on behind them", self.spec.name, known.read)
+        saved = report.read
+
+        def keep(part: TokenizedRows) -> None:
+            nonlocal saved
+            writer.add(part)
+            if report.read - saved >= SHARD_ROWS:
+                cache.keep_shard(writer, report)
+                saved = report.read
+
         try:
-            with cache.locked(key):
-                found = None if config.overwrite_cache else cache.load(key)
-                found = found or _tokenize_to_disk(key, spec, encoder, config)
-        except OSError as error:
-            cache.discard(key)
-            logger.warning("tokenized rows are not kept for the next run: %s", error)
-            found = _tokenize_in_memory(spec, encoder, config)
-    else:
-        logger.info("%s: tokenized rows taken from %s", spec.name, cache.cache_folder(key))
-    rows, report = found
-    report.name = spec.name
-    return rows, report
+            self._make(workers, report, keep)
+            cache.keep_shard(writer, report)
+        finally:
+            writer.close()
+        cache.publish(self.key, writer)
+        found = cache.load(self.key)
+        if found is None:
+            raise OSError("what was written cannot be read again")
+        return found
+
+    def _make_in_memory(self, workers: Workers | None) -> Dataset:
+        report, builder = DatasetReport(self.spec.name, path=str(self.spec.path)), RowsBuilder()
+        self._make(workers, report, builder.add)
+        return builder.build(), report
+
+    def _make(self, workers: Workers | None, report: DatasetReport, keep: Callable[[TokenizedRows], None]) -> None:
+        """Reads, renders and tokenizes.
+
+        Args:
+            workers: see `run`.
+            report: the accounting; what it has read already is passed over.
+            keep: takes the usable rows of a batch.
+        """
+        size = min(self.config.preprocessing_batch_size, SHARD_ROWS)
+        with progress(f"tokenizing {self.spec.name}", is_silent=self.is_silent) as advance:
+            if workers is not None and self.key in workers:
+                report.left_out = workers.parts[self.key].left_out
+                for part, read in workers.shards(self.key, report.read, size):
+                    report.merge(read)
+                    keep(part)
+                    advance(read.read)
+                return
+            for part in self._batches(report, size):
+                keep(part)
+                advance(len(part))
+
+    def _batches(self, report: DatasetReport, size: int) -> Iterator[TokenizedRows]:
+        """The usable rows, made by this process."""
+        ends, stage = end_ids(self.encoder), self.config.stage
+        examples = read_examples(self.spec, stage, self.config.max_samples, self.config.seed, report)
+        with settled_memory():
+            while batch := list(islice(examples, size)):
+                part = pack_arrays(book_rows(batch, self.encoder, stage, report))
+                report.keep(part, ends)
+                yield part
+
+
+def jobs_of(specs: Sequence[DatasetSpec], encoder: Encoder, config: RunConfig) -> list[Job]:
+    """What there is to do for these data sets."""
+    version = encoder_version(encoder) if specs else ""
+    return [Job(spec, cache_key(spec, config, version), encoder, config) for spec in specs]
+
+
+def run_jobs(jobs: Sequence[Job]) -> list[Dataset]:
+    """All data sets, one after the other; several processes make what is large and not there yet.
+
+    Raises:
+        DataError: see `Job.run`.
+    """
+    missing = [job for job in jobs if not job.is_done]
+    count = n_processes(missing[0].config, available_cores()) if missing else 1
+    if count < 2 or sum(job.n_bytes for job in missing) < PARALLEL_BYTES:
+        return [job.run() for job in jobs]
+    parts = {job.key: open_part(job.spec, job.config, job.encoder) for job in missing}
+    with closing(Workers(parts, count)) as workers:
+        return [job.run(workers) for job in jobs]
+
+
+def n_processes(config: RunConfig, cores: int) -> int:
+    """Processes that prepare data: `preprocessing_num_workers`, or one for each of `cores`; 1 is this one."""
+    return (config.preprocessing_num_workers or min(max(cores, 1), MOST)) if can_fork() else 1
 
 
 def encoder_version(encoder: Encoder) -> str:
@@ -78,147 +203,3 @@ def cache_key(spec: DatasetSpec, config: RunConfig, version: str) -> str:
         {"stage": config.stage, "max_samples": config.max_samples},
         config.seed if spec.num_samples is not None else None,
     )
-
-
-def _tokenize_to_disk(key: str, spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> Dataset:
-    """Tokenizes into the cache, behind the shards that a process which was stopped left there.
-
-    Raises:
-        OSError: the cache cannot be written.
-    """
-    writer, known = cache.begin(key, afresh=config.overwrite_cache)
-    report = known or DatasetReport(spec.name, path=str(spec.path))
-    if known is not None:
-        logger.info("%s: %d rows were read before a stop; going on behind them", spec.name, known.read)
-    saved = report.read
-
-    def keep(part: TokenizedRows) -> None:
-        nonlocal saved
-        writer.add(part)
-        if report.read - saved >= SHARD_ROWS:
-            cache.keep_shard(writer, report)
-            saved = report.read
-
-    try:
-        tokenize_rows(spec, encoder, config, report, keep)
-        cache.keep_shard(writer, report)
-    finally:
-        writer.close()
-    cache.publish(key, writer)
-    found = cache.load(key)
-    if found is None:
-        raise OSError("what was written cannot be read again")
-    return found
-
-
-def _tokenize_in_memory(spec: DatasetSpec, encoder: Encoder, config: RunConfig) -> Dataset:
-    report, builder = DatasetReport(spec.name, path=str(spec.path)), RowsBuilder()
-    tokenize_rows(spec, encoder, config, report, builder.add)
-    return builder.build(), report
-
-
-def tokenize_rows(
-    spec: DatasetSpec,
-    encoder: Encoder,
-    config: RunConfig,
-    report: DatasetReport,
-    keep: Callable[[TokenizedRows], None],
-) -> None:
-    """Reads, renders and tokenizes a data set in batches.
-
-    Args:
-        spec: what is read.
-        encoder: tokenizer, template, settings.
-        config: `stage`, `max_samples`, `seed`, `preprocessing_batch_size`.
-        report: the accounting; what it has read already is passed over.
-        keep: takes the usable rows of a batch.
-    """
-    ends = end_ids(encoder)
-    examples = read_examples(spec, config.stage, config.max_samples, config.seed, report)
-    with progress(f"tokenizing {spec.name}") as advance, settled_memory():
-        for batch in _in_batches(examples, min(config.preprocessing_batch_size, SHARD_ROWS)):
-            rows = book_rows(batch, encoder, config.stage, report)
-            part = pack_arrays(rows)
-            report.keep(part, ends)
-            keep(part)
-            advance(len(batch))
-
-
-@contextmanager
-def settled_memory() -> Iterator[None]:
-    """Spares the garbage collector what was there before: a row makes thousands of objects and no cycle."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-def book_rows(batch: list[Any], encoder: Encoder, stage: str, report: DatasetReport) -> list[TokenizedRow]:
-    """The usable rows of a batch, tokenized as the stage reads them; the others are booked as rejected."""
-    rows = _TOKENIZERS[KIND_OF_STAGE[stage]](batch, encoder, report)
-    kept = [row for row in rows if is_trained(row) or _book_untrained(row, report)]
-    for row in kept:
-        if row.extra:
-            report.note_cut(row.source or Source("", 0), LOST_HEADER in row.extra, LOST_QUESTION in row.extra)
-    return kept
-
-
-def _tokenize_conversations(batch: list[Conversation], encoder: Encoder, report: DatasetReport) -> list[TokenizedRow]:
-    return tokenize(encoder, *render_rows(batch, encoder, report))
-
-
-def _tokenize_texts(batch: list[Text], encoder: Encoder, report: DatasetReport) -> list[TokenizedRow]:
-    return tokenize_texts(encoder, batch)
-
-
-_TOKENIZERS: dict[str, Callable[[list[Any], Encoder, DatasetReport], list[TokenizedRow]]] = {
-    "conversation": _tokenize_conversations,
-    "preference": tokenize_pairs,
-    "feedback": tokenize_feedback,
-    "text": _tokenize_texts,
-}
-"""Kind of example -> how a batch of them becomes rows."""
-
-
-def _in_batches(examples: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while batch := list(islice(examples, size)):
-        yield batch
-
-
-def render_rows(
-    batch: list[Conversation], encoder: Encoder, report: DatasetReport
-) -> tuple[list[Conversation], list[list[Segment]]]:
-    """The rows that the template can write, and their text; the others are booked as rejected."""
-    conversations, rendered = [], []
-    for whole in batch:
-        conversation = without_trailing(whole)
-        report.trailing += conversation is not whole
-        try:
-            segments = encoder.segments(conversation)
-        except TemplateError as error:
-            report.reject(unwritable(whole, error))
-            continue
-        report.masked_answers += masked_answers(conversation, segments, encoder.settings)
-        conversations.append(conversation)
-        rendered.append(segments)
-    return conversations, rendered
-
-
-def _book_untrained(row: TokenizedRow, report: DatasetReport) -> bool:
-    lost = row.lost_trained_tokens
-    fix = "let an answer carry loss (weight, train)"
-    if lost:
-        fix = f"raise cutoff_len: {lost} trained tokens were cut off"
-    elif len(row.input_ids) < 2:
-        fix = "it is empty: take it out"
-    report.reject(Reject(row.source or Source("", 0), "", UNTRAINED, fix))
-    return False
-
-
-def end_ids(encoder: Encoder) -> frozenset[int]:
-    """Tokens that end an answer: the template's, and the tokenizer's eos."""
-    ids = {int(token) for token in end_tokens(encoder.template, encoder.tokenizer)}
-    if encoder.tokenizer.eos_token_id is not None:
-        ids.add(int(encoder.tokenizer.eos_token_id))
-    return frozenset(ids)

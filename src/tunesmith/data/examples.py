@@ -124,6 +124,8 @@ def read_examples(
     """
     passed = report.read
     for row in islice(select_rows(spec, max_samples, seed, report), passed, None):
+        if not report.read and row.value is not None:
+            say_unused(spec, row.value)
         example = book_example(row, spec, stage, report)
         if example is not None:
             yield example
@@ -135,8 +137,6 @@ def book_example(row: RawRow, spec: DatasetSpec, stage: str, report: DatasetRepo
     if row.value is None:
         report.reject(Reject(row.source, "", row.fault, "mend the line"))
         return None
-    if report.read == 1:
-        _say_unused(spec, row.value)
     try:
         example = convert(row.value, spec, stage, row.source)
     except RowError as error:
@@ -154,7 +154,8 @@ def read_conversations(
     return cast("Iterator[Conversation]", read_examples(spec, "sft", max_samples, seed, report))
 
 
-def _say_unused(spec: DatasetSpec, row: dict[str, object]) -> None:
+def say_unused(spec: DatasetSpec, row: dict[str, object]) -> None:
+    """Names columns of the first row that look as if they were meant to be used, and are not."""
     used = {getattr(spec.columns, name) for name in Columns.__dataclass_fields__}
     meant = [str(key) for key in row if key not in used and key in (*Columns.__dataclass_fields__, "input", "output")]
     if meant:

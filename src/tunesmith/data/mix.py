@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -53,6 +53,29 @@ def split_validation(sources: Sequence[Source], val_size: float, seed: int) -> t
     ranked = sorted(range(count), key=lambda index: (_rank(sources[index], seed), index))
     chosen = set(ranked[:wanted])
     return [index for index in range(count) if index not in chosen], sorted(chosen)
+
+
+def split_and_mix(
+    sources: Callable[[], Sequence[Source]], sizes: Sequence[int], names: Sequence[str], config: RunConfig
+) -> tuple[Any, list[int]]:
+    """Numbers of the rows to train on, in order, and of those that `val_size` holds out.
+
+    Rows are held out first: no row that is used twice lands on both sides.
+
+    Args:
+        sources: where each row comes from, all data sets laid one after the other; asked only where it matters.
+        sizes: rows of each data set.
+        names: of the data sets.
+        config: `val_size`, `mix_strategy`, `interleave_probs`, `seed`.
+    """
+    kept: Any = np.arange(sum(sizes))
+    held: list[int] = []
+    if config.val_size:
+        left, held = split_validation(sources(), config.val_size, config.seed)
+        kept = np.asarray(left)
+    if config.mix_strategy != "concat" and len(sizes) > 1:
+        kept = mix_rows(kept, sizes, names, config)
+    return kept, held
 
 
 def _rank(source: Source, seed: int) -> bytes:

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from tunesmith.core import env
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.core.types import Conversation, Source
 from tunesmith.data import tokenized
-from tunesmith.data.catalog import DatasetSpec, is_file_name, resolve
-from tunesmith.data.dataset import Dataset as Dataset
-from tunesmith.data.dataset import cache_key as cache_key
-from tunesmith.data.dataset import encoder_version, end_ids, tokenize_dataset
-from tunesmith.data.dataset import render_rows as render_rows
+from tunesmith.data.booking import end_ids
+from tunesmith.data.catalog import DatasetSpec, resolve
+from tunesmith.data.dataset import Dataset, Job, jobs_of, run_jobs
+from tunesmith.data.early import is_worth_growing, prepare_growing
 from tunesmith.data.examples import read_examples, settle, without_trailing
-from tunesmith.data.formats import KIND_OF_STAGE, stage_problems
+from tunesmith.data.formats import stage_problems
+from tunesmith.data.growing import GrowingRows
 from tunesmith.data.hubs import fetch
-from tunesmith.data.mismatch import JudgedRows
-from tunesmith.data.mix import mix_rows, split_validation
-from tunesmith.data.pack import best_fit
+from tunesmith.data.items import eval_rows_of, evaluation_of, items_of, stop_on_rejects, supervision_report
+from tunesmith.data.mix import split_and_mix, split_validation
 from tunesmith.data.prompts import PromptRow, PromptRows, encode_prompts
-from tunesmith.data.report import DatasetReport, SupervisionReport, cut_warnings, log_report, raise_rejects
+from tunesmith.data.report import DatasetReport, SupervisionReport, cut_warnings, log_report
 from tunesmith.data.rows import TokenizedRows, TrainRows, concat_rows
 from tunesmith.data.settings import settings_of
 from tunesmith.data.stream import StreamRows
-from tunesmith.data.texts import TextRows, text_start
 from tunesmith.data.tokenize import Encoder
 
 if TYPE_CHECKING:
@@ -52,7 +47,7 @@ class PreparedData:
         report: what became of the rows.
     """
 
-    train: TrainRows | StreamRows | PromptRows | None
+    train: TrainRows | GrowingRows | StreamRows | PromptRows | None
     eval: TrainRows | dict[str, TrainRows] | None
     report: SupervisionReport
 
@@ -73,11 +68,14 @@ def prepare(config: RunConfig, tokenizer: Any, template: Any) -> PreparedData:
         found = tokenized.load(config, encoder, _specs_to_compare(config))
         stop_on_rejects(found.reports, config)
     else:
-        found = _make_rows(config, encoder)
-    train = _items(config, encoder, found.train) if config.do_train and found.train else None
+        train_jobs, eval_jobs = _find_jobs(config, encoder)
+        if config.do_train and is_worth_growing(config, train_jobs):
+            return PreparedData(*prepare_growing(config, encoder, train_jobs, eval_jobs))
+        found = _make_rows(config, encoder, train_jobs, eval_jobs)
+    train = items_of(config, encoder, found.train) if config.do_train and found.train else None
     if config.do_train and train is None:
         raise DataError([Problem("no row is left to train on", "dataset", "every row was rejected: mend them")])
-    evaluation, eval_rows = _evaluation(config, encoder, found.eval)
+    evaluation, eval_rows = evaluation_of(config, encoder, found.eval)
     report = supervision_report(found.reports, train, eval_rows)
     log_report(report, tokenizer.decode, logger)
     return PreparedData(train, evaluation, report)
@@ -97,25 +95,31 @@ def _prepare_stream(config: RunConfig, encoder: Encoder) -> PreparedData:
     train = StreamRows(config, encoder, find_specs(config, config.dataset))
     held_out = train.hold_out()
     train.preflight()
-    eval_sets = load_datasets(config, encoder, config.eval_dataset)
+    eval_sets = run_jobs(jobs_of(find_specs(config, config.eval_dataset), encoder, config))
     reports = [report for _, report in eval_sets]
     stop_on_rejects(reports, config)
-    evaluation, eval_rows = _evaluation(config, encoder, _eval_rows(config, eval_sets, held_out))
+    evaluation, eval_rows = evaluation_of(config, encoder, eval_rows_of(config, eval_sets, held_out))
     return PreparedData(train, evaluation, SupervisionReport(reports, train_rows=len(train), eval_rows=eval_rows))
 
 
-def _make_rows(config: RunConfig, encoder: Encoder) -> tokenized.Tokenized:
+def _find_jobs(config: RunConfig, encoder: Encoder) -> tuple[list[Job], list[Job]]:
+    """The data sets to train on, and those to evaluate on."""
+    names = config.dataset if config.do_train or config.val_size else ()
+    train, evaluation = find_specs(config, names), find_specs(config, config.eval_dataset)
+    jobs = jobs_of([*train, *evaluation], encoder, config)
+    return jobs[: len(train)], jobs[len(train) :]
+
+
+def _make_rows(config: RunConfig, encoder: Encoder, train_jobs: list[Job], eval_jobs: list[Job]) -> tokenized.Tokenized:
     """Reads, tokenizes, splits and mixes what the configuration names; keeps it where `tokenized_path` says."""
-    wants_train = config.do_train or config.val_size
-    train_sets = load_datasets(config, encoder, config.dataset if wants_train else ())
-    eval_sets = load_datasets(config, encoder, config.eval_dataset)
+    train_sets, eval_sets = run_jobs(train_jobs), run_jobs(eval_jobs)
     reports = [report for _, report in (*train_sets, *eval_sets)]
     stop_on_rejects(reports, config)
     rows = concat_rows([part for part, _ in train_sets])
     if train_sets and not len(rows):
         raise DataError([Problem("no row is left to train on", "dataset", "every row was rejected: mend them")])
     train_rows, held_out = _split_and_mix(rows, train_sets, config)
-    found = tokenized.Tokenized(train_rows if train_sets else None, _eval_rows(config, eval_sets, held_out), reports)
+    found = tokenized.Tokenized(train_rows if train_sets else None, eval_rows_of(config, eval_sets, held_out), reports)
     if config.tokenized_path and env.rank() == 0:
         tokenized.save(config.tokenized_path, found, config, encoder, _specs_to_compare(config))
     return found
@@ -185,102 +189,11 @@ def find_specs(config: RunConfig, names: Sequence[str]) -> list[DatasetSpec]:
     return specs
 
 
-def load_datasets(config: RunConfig, encoder: Encoder, names: Sequence[str]) -> list[Dataset]:
-    """The data sets behind `names`, tokenized, with their accounting; bad rows are booked, not raised.
-
-    Raises:
-        DataError: data sets that do not exist, cannot be read, or do not fit the stage.
-    """
-    specs = find_specs(config, names)
-    if not specs:
-        return []
-    version = encoder_version(encoder)
-    return [tokenize_dataset(spec, encoder, config, version) for spec in specs]
-
-
-def stop_on_rejects(reports: list[DatasetReport], config: RunConfig) -> None:
-    """Prints the accounting and stops where rows were rejected, unless the configuration lets them go.
-
-    Raises:
-        DataError: the first rejected rows, and how many there are.
-    """
-    if config.skip_bad_rows:
-        return
-    try:
-        raise_rejects(reports, config.allow_untrained_rows)
-    except DataError:
-        for report in reports:
-            logger.info(report.accounting())
-        raise
-
-
 def _split_and_mix(
     rows: TokenizedRows, sets: list[Dataset], config: RunConfig
 ) -> tuple[TokenizedRows, TokenizedRows | None]:
-    """Holds validation rows out, then mixes what is left: no row that is used twice lands on both sides."""
-    kept: Any = np.arange(len(rows))
-    held_out = None
-    if config.val_size:
-        sources = [rows.source(index) for index in range(len(rows))]
-        kept, held = split_validation(sources, config.val_size, config.seed)
-        held_out, kept = rows.take(held), np.asarray(kept)
-    if config.mix_strategy != "concat" and len(sets) > 1:
-        kept = mix_rows(kept, [len(part) for part, _ in sets], [report.name for _, report in sets], config)
-    return rows if len(kept) == len(rows) and config.mix_strategy == "concat" else rows.take(kept), held_out
-
-
-def _items(config: RunConfig, encoder: Encoder, rows: TokenizedRows, *, may_pack: bool = True) -> TrainRows:
-    """Rows as the trainer takes them, by what the stage reads."""
-    kind = KIND_OF_STAGE[config.stage]
-    if kind == "text":
-        is_packed = config.packing is not False
-        return TextRows(rows, config.cutoff_len, text_start(encoder.tokenizer), is_packed=is_packed)
-    if kind == "feedback":
-        return JudgedRows(rows, config.cutoff_len)
-    return TrainRows(rows, _packs(config, rows) if may_pack else None)
-
-
-def _packs(config: RunConfig, rows: TokenizedRows) -> list[list[int]] | None:
-    if not (config.packing or config.neat_packing):
-        return None
-    lengths = rows.lengths
-    return best_fit(lengths.tolist(), max(config.cutoff_len, int(lengths.max(initial=0))))
-
-
-def _eval_rows(
-    config: RunConfig, sets: list[Dataset], held_out: TokenizedRows | None
-) -> TokenizedRows | dict[str, TokenizedRows] | None:
-    if not sets:
-        return held_out
-    if not config.eval_on_each_dataset:
-        parts = [part for part, _ in sets]
-        return concat_rows(parts if held_out is None else [*parts, held_out])
-    grouped: dict[str, list[TokenizedRows]] = {}
-    for part, report in sets:
-        name = Path(report.name).stem if is_file_name(report.name) else report.name
-        grouped.setdefault(name, []).append(part)
-    return {name: concat_rows(members) for name, members in grouped.items()}
-
-
-def _evaluation(
-    config: RunConfig, encoder: Encoder, rows: TokenizedRows | dict[str, TokenizedRows] | None
-) -> tuple[TrainRows | dict[str, TrainRows] | None, int]:
-    """Rows to evaluate on as the trainer takes them, and how many they are."""
-    if isinstance(rows, dict):
-        sets = {name: _items(config, encoder, part, may_pack=False) for name, part in rows.items()}
-        return sets, sum(map(len, rows.values()))
-    return (None, 0) if rows is None else (_items(config, encoder, rows, may_pack=False), len(rows))
-
-
-def supervision_report(reports: list[DatasetReport], train: TrainRows | None, eval_rows: int) -> SupervisionReport:
-    """The report on what is about to be trained on."""
-    report = SupervisionReport(reports, eval_rows=eval_rows)
-    if train is None or not len(train.rows):
-        return report
-    rows = train.rows
-    longest = int(np.argmax(rows.lengths))
-    report.train_rows, report.train_items = len(rows), len(train)
-    report.tokens, report.trained_tokens = rows.n_tokens, train.trained_tokens
-    report.longest = (int(rows.lengths[longest]), rows.source(longest))
-    report.example = train.example
-    return report
+    """The rows to train on, and those that `val_size` holds out."""
+    sizes, names = [len(part) for part, _ in sets], [report.name for _, report in sets]
+    kept, held = split_and_mix(rows.sources, sizes, names, config)
+    is_whole = len(kept) == len(rows) and config.mix_strategy == "concat"
+    return rows if is_whole else rows.take(kept), rows.take(held) if config.val_size else None

@@ -12,7 +12,7 @@ _PATIENCE = 2.0
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Callable[[int], None]]:
+def progress(title: str, *, is_silent: bool = False) -> Iterator[Callable[[int], None]]:
     """Gives a function that counts rows; from two seconds on they are shown, on a terminal only."""
     started = time.monotonic()
     bar: Any = None
@@ -22,7 +22,7 @@ def progress(title: str) -> Iterator[Callable[[int], None]]:
     def advance(count: int) -> None:
         nonlocal bar, task, done
         done += count
-        if bar is None and time.monotonic() - started > _PATIENCE and sys.stderr.isatty():
+        if bar is None and not is_silent and time.monotonic() - started > _PATIENCE and sys.stderr.isatty():
             bar = _make_bar()
             task = bar.add_task(title, total=None)
             bar.start()

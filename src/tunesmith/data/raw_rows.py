@@ -7,6 +7,7 @@ import pickle
 import tempfile
 import weakref
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,9 +29,15 @@ class RawRows(Sequence[RawRow]):
 
     JSON lines and text files are read where they are: 24 bytes a row are held. Rows of other types, and of sets with a
     weight column, are copied once into a file without a name, which the system removes with the process.
+
+    Args:
+        spec: the data set.
+        report: counts rows of weight 0, which are passed over.
+        limit: rows that are wanted at most, from the first on.
     """
 
-    def __init__(self, spec: DatasetSpec, report: DatasetReport) -> None:
+    def __init__(self, spec: DatasetSpec, report: DatasetReport, limit: int | None = None) -> None:
+        self._limit = limit
         self._handles: list[IO[bytes]] = []
         weakref.finalize(self, _close, self._handles)
         self._names: list[str] = []
@@ -42,7 +49,7 @@ class RawRows(Sequence[RawRow]):
                 places.append(self._spool(spec, report, advance))
             else:
                 places += [self._scan(path, name, advance) for path, name in files]
-        self._places = np.concatenate(places)
+        self._places = np.concatenate(places)[:limit]
         if not len(self._places):
             raise DataError([Problem("the file holds no rows", str(spec.path), "put data in it")])
 
@@ -83,7 +90,7 @@ class RawRows(Sequence[RawRow]):
     def _spool(self, spec: DatasetSpec, report: DatasetReport, advance: Any) -> Any:
         handle = tempfile.TemporaryFile(prefix="tunesmith-rows-")  # noqa: SIM115 - open as long as the rows are
         start, found = 0, []
-        for row in without_weightless(spec, report):
+        for row in islice(without_weightless(spec, report), self._limit):
             data = pickle.dumps(row, protocol=pickle.HIGHEST_PROTOCOL)
             handle.write(data)
             found.append((0, len(data), start, row.source.row))

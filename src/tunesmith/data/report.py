@@ -53,6 +53,26 @@ def unwritable(row: Conversation, error: Exception) -> Reject:
     return Reject(row.source or Source("", 0), "", str(error), "change the row, or choose another template")
 
 
+_COUNTS = (
+    "read",
+    "kept",
+    "rejected",
+    "truncated",
+    "tokens",
+    "trained_tokens",
+    "lost_tokens",
+    "lost_trained_tokens",
+    "untrained",
+    "open_answers",
+    "cut_answers",
+    "lost_headers",
+    "lost_questions",
+    "trailing",
+    "masked_answers",
+)
+"""What of a report is added up."""
+
+
 @dataclass(slots=True)
 class DatasetReport:
     """The accounting of one data set; `read == kept + rejected` holds at any time.
@@ -106,6 +126,9 @@ class DatasetReport:
         kind = kind_of_reject(entry)
         self.reasons[kind] = self.reasons.get(kind, 0) + 1
         self.note(f"rejected: {kind}", entry.source)
+        self._show(entry)
+
+    def _show(self, entry: Reject) -> None:
         alike = sum((seen.reason == UNTRAINED) == (entry.reason == UNTRAINED) for seen in self.rejects)
         if alike < SHOWN_REJECTS:
             self.rejects.append(entry)
@@ -142,6 +165,20 @@ class DatasetReport:
             self.cut_answers += is_cut
             self.note("cut" if is_cut else "open", rows.source(index))
 
+    def merge(self, later: DatasetReport) -> None:
+        """Adds the accounting of rows that follow."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+        self.longest = max(self.longest, later.longest)
+        for counts, more in ((self.placeholders, later.placeholders), (self.reasons, later.reasons)):
+            for name, count in more.items():
+                counts[name] = counts.get(name, 0) + count
+        for entry in later.rejects:
+            self._show(entry)
+        for kind, places in later.places.items():
+            for file, row in places:
+                self.note(kind, Source(file, row))
+
     def first(self, kind: str) -> str:
         """The first rows of a kind, as a reader wants them: `row 3`, `rows 3, 7, 9`."""
         return rows_text(self.places.get(kind, []))
@@ -163,12 +200,14 @@ def raise_rejects(reports: Iterable[DatasetReport], allow_untrained_rows: bool =
         DataError: at least one row was rejected.
     """
     bad = [report for report in reports if report.rejected - allow_untrained_rows * report.untrained]
+    files: dict[str, int] = {}
     total = sum(report.rejected - allow_untrained_rows * report.untrained for report in bad)
     if not total:
         return
     faults = [
         entry for report in bad for entry in report.rejects if not (allow_untrained_rows and entry.reason == UNTRAINED)
     ]
+    faults.sort(key=lambda entry: (files.setdefault(entry.source.file, len(files)), entry.source.row))
     shown = faults[:SHOWN_REJECTS]
     problems = [entry.problem() for entry in shown]
     sums = "; ".join(report.accounting() for report in bad)

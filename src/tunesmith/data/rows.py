@@ -211,6 +211,10 @@ class TokenizedRows(Sequence[TokenizedRow]):
         row = self.table[index]
         return Source(self.files[row["file"]], int(row["number"]))
 
+    def sources(self) -> list[Source]:
+        """File and row number of each row."""
+        return [self.source(index) for index in range(len(self))]
+
     def open_rows(self, ends: frozenset[int], window: int = 4) -> Array:
         """Indices of rows with a trained stretch without an end token among its last `window` tokens."""
         if not len(self) or not ends:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.log import get_logger
-from tunesmith.core.types import Example, Source, TokenizedRow
+from tunesmith.core.types import Source, TokenizedRow
 from tunesmith.data import cache
 from tunesmith.data.catalog import DatasetSpec
-from tunesmith.data.dataset import book_rows, cache_key, encoder_version, end_ids
-from tunesmith.data.examples import book_example, select_places
+from tunesmith.data.dataset import cache_key, encoder_version
+from tunesmith.data.flight import Flight
 from tunesmith.data.formats import KIND_OF_STAGE
 from tunesmith.data.mismatch import partner_of, prompt_key, with_mismatch
-from tunesmith.data.mix import mix_rows, split_validation
-from tunesmith.data.raw_rows import RawRows
-from tunesmith.data.report import DatasetReport, example_lines, raise_rejects
+from tunesmith.data.mix import split_and_mix
+from tunesmith.data.parts import Parts, open_part
+from tunesmith.data.report import example_lines, raise_rejects
 from tunesmith.data.rows import RowsBuilder, TokenizedRows, TrainItem, as_item, pack_arrays
 from tunesmith.data.texts import pieces_of, text_start
 from tunesmith.data.tokenize import Encoder
@@ -32,25 +30,7 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 _LOOK_AHEAD = 20
-_SLOTS, _SLOT_ROWS = 64, 64
 _BATCH = 1000
-
-
-@dataclass(slots=True)
-class _Part:
-    """One data set of a stream.
-
-    Attributes:
-        rows: all its rows.
-        places: those that take part, in order.
-        seen: whether a row was booked in `report`, a byte each; every epoch reads it again.
-    """
-
-    spec: DatasetSpec
-    rows: RawRows
-    places: Any
-    report: DatasetReport
-    seen: bytearray
 
 
 class StreamRows(Sequence[TrainItem]):
@@ -60,19 +40,19 @@ class StreamRows(Sequence[TrainItem]):
 
     Attributes:
         window: rows that the order is shuffled among.
+        reports: accounting of each data set; every row counts once, though every epoch reads it again.
     """
 
     def __init__(self, config: RunConfig, encoder: Encoder, specs: Sequence[DatasetSpec]) -> None:
         self._config, self._encoder = config, encoder
-        self._ends = end_ids(encoder)
-        self._parts = [_open_part(spec, config) for spec in specs]
-        self._starts = np.cumsum([0, *(len(part.places) for part in self._parts)])
-        self._order: Any = np.arange(self._starts[-1])
+        self._parts = Parts([open_part(spec, config, encoder) for spec in specs])
+        self._order: Any = np.arange(len(self._parts))
+        self.reports = self._parts.new_reports()
+        self._seen = bytearray(len(self._parts))
         self.window = config.buffer_size
         version = encoder_version(encoder)
         self._keys = [cache_key(spec, config, version) for spec in specs]
-        # Written by loader processes, read by the main one when such a process is gone.
-        self._in_flight: Any = np.frombuffer(mmap.mmap(-1, 8 * _SLOTS * (_SLOT_ROWS + 1)), dtype=np.int64)
+        self._flight = Flight()
 
     # -- what the trainer asks ---------------------------------------------------------------------------------------
 
@@ -84,7 +64,7 @@ class StreamRows(Sequence[TrainItem]):
 
     def __getitems__(self, indices: list[int]) -> list[TrainItem]:
         """The items of a step, tokenized together."""
-        self._note(indices)
+        self._flight.note(indices)
         numbers = [int(self._order[index]) for index in indices]
         found = self.tokenize(numbers)
         return [self._item(index, found.get(number)) for index, number in zip(indices, numbers, strict=True)]
@@ -122,37 +102,27 @@ class StreamRows(Sequence[TrainItem]):
 
     def digest(self) -> str:
         """Identity of the rows in their order: content of the files, what makes tokens of it, the choice of rows."""
-        arrays = [part.places for part in self._parts] + [self._order]
+        arrays = [part.places for part in self._parts.members] + [self._order]
         return cache.digest(self._keys, [hashlib.sha256(np.ascontiguousarray(array)).hexdigest() for array in arrays])
 
     def source(self, index: int) -> Source:
         """File and row number behind one number in an item's `rows`."""
-        return self._source(int(self._order[index]))
+        return self._parts.source(int(self._order[index]))
 
     def in_flight(self) -> list[Source]:
         """The rows that loader processes were last asked for."""
-        slots = self._in_flight.reshape(_SLOTS, -1)
-        return [self.source(int(index)) for slot in slots for index in slot[1 : 1 + int(slot[0])]]
+        return [self.source(index) for index in self._flight.indices()]
 
     def log_accounting(self) -> None:
         """Prints what became of the rows that were read so far."""
-        if self._in_flight.any():
+        if self._flight.indices():
             logger.info("streaming: rows were read by dataloader_num_workers processes; they are not counted here")
             return
-        for part in self._parts:
-            if part.report.read:
-                logger.info("%s; of %d rows", part.report.accounting(), len(part.places))
+        for part, report in zip(self._parts.members, self.reports, strict=True):
+            if report.read:
+                logger.info("%s; of %d rows", report.accounting(), len(part))
 
     # -- rows by number: all data sets laid one after the other ------------------------------------------------------
-
-    def _locate(self, number: int) -> tuple[_Part, int]:
-        index = int(np.searchsorted(self._starts, number, side="right")) - 1
-        part = self._parts[index]
-        return part, int(part.places[number - self._starts[index]])
-
-    def _source(self, number: int) -> Source:
-        part, place = self._locate(number)
-        return part.rows.source(place)
 
     def tokenize(self, numbers: Sequence[int]) -> dict[int, TokenizedRow]:
         """The usable rows among `numbers`; a row counts in the accounting once, however often it is read.
@@ -160,57 +130,27 @@ class StreamRows(Sequence[TrainItem]):
         Raises:
             DataError: a row is rejected and the configuration does not let it go.
         """
-        located = {number: self._locate(number) for number in numbers}
-        found: dict[int, TokenizedRow] = {}
-        for part in self._parts:
-            places = dict.fromkeys(place for owner, place in located.values() if owner is part)
-            new = [place for place in places if not part.seen[place]]
-            rows = self._tokenize_part(part, new, part.report) if new else {}
-            if old := [place for place in places if part.seen[place]]:
-                rows |= self._tokenize_part(part, old, DatasetReport(part.spec.name))
-            for place in new:
-                part.seen[place] = 1
-            found |= {
-                number: rows[place] for number, (owner, place) in located.items() if owner is part and place in rows
-            }
-        return found
-
-    def _tokenize_part(self, part: _Part, places: list[int], report: DatasetReport) -> dict[int, TokenizedRow]:
-        """The usable rows by place; all of them booked in `report`."""
-        rejected = report.rejected
-        examples: list[Example] = []
-        place_of: dict[Source | None, int] = {}
-        for place in places:
-            example = book_example(part.rows[place], part.spec, self._config.stage, report)
-            if example is not None:
-                examples.append(example)
-                place_of[example.source] = place
-        rows = book_rows(examples, self._encoder, self._config.stage, report)
-        arrays = pack_arrays(rows)
-        report.keep(arrays, self._ends)
-        if report.rejected > rejected and not self._config.skip_bad_rows:
-            raise_rejects([report], self._config.allow_untrained_rows)
-        return {place_of[row.source]: row for row in rows}
+        new = [number for number in dict.fromkeys(numbers) if not self._seen[number]]
+        old = [number for number in dict.fromkeys(numbers) if self._seen[number]]
+        rejected = sum(report.rejected for report in self.reports)
+        found = self._parts.tokenize(new, self.reports)
+        if sum(report.rejected for report in self.reports) > rejected and not self._config.skip_bad_rows:
+            raise_rejects(self.reports, self._config.allow_untrained_rows)
+        for number in new:
+            self._seen[number] = 1
+        return found | self._parts.tokenize(old, self._parts.new_reports())
 
     # -- before the first step ---------------------------------------------------------------------------------------
 
     def hold_out(self) -> TokenizedRows | None:
         """Takes `val_size` rows out, the same ones as without streaming, and tokenizes them; then mixes the rest."""
-        held_rows = None
-        numbers: Any = self._order
-        if self._config.val_size:
-            sources = [self._source(number) for number in range(len(numbers))]
-            kept, held = split_validation(sources, self._config.val_size, self._config.seed)
-            numbers = np.asarray(kept)
-            builder = RowsBuilder()
-            for start in range(0, len(held), _BATCH):
-                builder.add(pack_arrays(self.tokenize(held[start : start + _BATCH]).values()))
-            held_rows = builder.build()
-        if self._config.mix_strategy != "concat" and len(self._parts) > 1:
-            names = [part.spec.name for part in self._parts]
-            numbers = mix_rows(numbers, [len(part.places) for part in self._parts], names, self._config)
-        self._order = numbers
-        return held_rows
+        self._order, held = split_and_mix(self._parts.sources, self._parts.sizes, self._parts.names, self._config)
+        if not self._config.val_size:
+            return None
+        builder = RowsBuilder()
+        for start in range(0, len(held), _BATCH):
+            builder.add(pack_arrays(self.tokenize(held[start : start + _BATCH]).values()))
+        return builder.build()
 
     def preflight(self) -> None:
         """Reads the first rows, so that a wrong layout is found before a model is loaded, and shows one in full.
@@ -222,32 +162,10 @@ class StreamRows(Sequence[TrainItem]):
         found = self.tokenize(numbers)
         if not found:
             what = f"none of the first {len(numbers)} rows can be used"
-            raise DataError(
-                [entry.problem() for part in self._parts for entry in part.report.rejects] + [Problem(what)]
-            )
-        sets = ", ".join(f"{part.spec.name} {len(part.places):,}" for part in self._parts)
+            raise DataError([entry.problem() for report in self.reports for entry in report.rejects] + [Problem(what)])
+        sets = ", ".join(f"{name} {size:,}" for name, size in zip(self._parts.names, self._parts.sizes, strict=True))
         kind = "in full" if self.window >= len(self) else f"among {self.window:,}"
         logger.info(
             "streaming: %s rows (%s), shuffled %s; tokens are counted as they come", f"{len(self):,}", sets, kind
         )
         logger.info("\n".join(example_lines(next(iter(found.values())), self._encoder.tokenizer.decode)))
-
-    def _note(self, indices: Sequence[int]) -> None:
-        """Leaves word of what a loader process is about to read."""
-        from torch.utils.data import get_worker_info
-
-        worker = get_worker_info()
-        if worker is not None and worker.id < _SLOTS:
-            slot = self._in_flight.reshape(_SLOTS, -1)[worker.id]
-            noted = indices[:_SLOT_ROWS]
-            slot[1 : 1 + len(noted)] = noted
-            slot[0] = len(noted)
-
-
-def _open_part(spec: DatasetSpec, config: RunConfig) -> _Part:
-    report = DatasetReport(spec.name, path=str(spec.path))
-    rows = RawRows(spec, report)
-    places: Any = np.arange(len(rows))
-    if spec.split != "train" or spec.num_samples is not None:
-        places = np.asarray(select_places(spec, len(rows), config.seed), dtype=np.int64)
-    return _Part(spec, rows, places[: config.max_samples], report, bytearray(len(rows)))

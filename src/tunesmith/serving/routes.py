@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from http import HTTPStatus
 from typing import Any
 
@@ -11,7 +12,6 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from tunesmith.inference.answer import News
 from tunesmith.serving import replies
 from tunesmith.serving.adapters import drop_adapter, put_adapter
-from tunesmith.serving.errors import ApiError
 from tunesmith.serving.job import Job, collect
 from tunesmith.serving.replies import Envelope, JsonObject
 from tunesmith.serving.requests import AdapterRequest, ChatRequest, CompletionRequest, ScoreRequest
@@ -39,6 +39,12 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"description": "The request is at fault, or too many wait; `error` says why.", "content": _CONTENT},
     "5XX": {"description": "The server is at fault, or the time is over.", "content": _CONTENT},
 }
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer; with `stream` as server-sent events.",
+        "content": {"text/event-stream": {}},
+    }
+}
 router = APIRouter(responses=ERRORS)
 
 
@@ -48,7 +54,7 @@ def service_of(request: Request) -> Service:
     return service
 
 
-@router.post("/v1/chat/completions", tags=["answers"])
+@router.post("/v1/chat/completions", tags=["answers"], responses=STREAMED)
 async def chat(request: Request, body: ChatRequest) -> Response:
     """Answers a conversation, whole or as a stream of server-sent events."""
     service = service_of(request)
@@ -68,7 +74,7 @@ async def chat(request: Request, body: ChatRequest) -> Response:
     return _reply(service, job, Envelope("chat.completion", body.model, text_of), answers)
 
 
-@router.post("/v1/completions", tags=["answers"])
+@router.post("/v1/completions", tags=["answers"], responses=STREAMED)
 async def complete(request: Request, body: CompletionRequest) -> Response:
     """Goes on with a text, whole or as a stream of server-sent events."""
     service = service_of(request)
@@ -139,14 +145,18 @@ async def remove_adapter(request: Request, name: str) -> dict[str, Any]:
 
 @router.post("/v1/score/evaluation", tags=["answers"])
 async def score(request: Request, body: ScoreRequest) -> Response:
-    """Scores of a reward model; refused, since reward models are not built yet."""
-    service_of(request).names.resolve(body.model)
-    raise ApiError(
-        HTTPStatus.METHOD_NOT_ALLOWED,
-        "only reward models give scores, and they (stage: rm) are not built yet",
-        code="not_a_reward_model",
-        headers={"Allow": ""},
-    )
+    """What a reward model (stage: rm) makes of whole texts, prompt and answer with the template's marks."""
+    service = service_of(request)
+    service.log("POST /v1/score/evaluation", body.model_dump(exclude_none=True))
+    scores = await service.score(body)
+    reply = {
+        "id": f"scoreval-{uuid.uuid4().hex}",
+        "object": "score.evaluation",
+        "model": body.model,
+        "scores": scores,
+    }
+    service.log("reply", reply)
+    return JSONResponse(reply)
 
 
 @router.get("/health", tags=["server"])

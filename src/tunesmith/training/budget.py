@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.log import get_logger
+from tunesmith.data.growing import complete
 from tunesmith.models import rope
 from tunesmith.models.checkpointing import enable_checkpointing, wants_checkpointing
 from tunesmith.models.forward import HiddenForward, base_model_of
@@ -55,9 +57,13 @@ class MemoryPlan:
     facts: dict[str, Any]
 
 
-def _longest_row(prepared: Any) -> int:
+def _longest_row(prepared: Any, limit: float) -> int:
+    """Tokens of the longest row; of one that may come, where rows are still growing and none can be over `limit`."""
     sets = [prepared.train, *(prepared.eval.values() if isinstance(prepared.eval, dict) else [prepared.eval])]
-    return max([1, *(part.longest for part in sets if part is not None)])
+    found = [part for part in sets if part is not None]
+    if max([1, *(part.longest for part in found)]) > limit:
+        complete(prepared.train)
+    return max([1, *(part.longest for part in found)])
 
 
 def _optimizer_bytes(config: RunConfig, model: torch.nn.Module) -> int:
@@ -65,7 +71,7 @@ def _optimizer_bytes(config: RunConfig, model: torch.nn.Module) -> int:
     return gradient_bytes(config, model) + state_bytes(config, model)
 
 
-def _measure(config: RunConfig, model: torch.nn.Module, forward: HiddenForward, longest: int) -> tuple[int, bool]:
+def _measure(config: RunConfig, model: torch.nn.Module, forward: HiddenForward, prepared: Any) -> tuple[int, bool]:
     """(budget, whether checkpointing is on), switching checkpointing on when the longest row does not fit."""
     place = next(model.parameters()).device if not torch.cuda.is_available() else torch.device("cuda")
     if config.use_cpu:
@@ -73,6 +79,7 @@ def _measure(config: RunConfig, model: torch.nn.Module, forward: HiddenForward, 
     is_on = wants_checkpointing(config)
     cost = activation_bytes_per_token(model, forward)
     free = available_bytes(place) - _optimizer_bytes(config, model)
+    longest = _longest_row(prepared, 0.8 * free / cost)
     if not is_on and cost * longest > 0.8 * free and not config.disable_gradient_checkpointing:
         logger.info(
             "memory: the longest row (%d tokens) needs %.1f GiB of activations, %.1f GiB are free: "
@@ -108,8 +115,8 @@ def plan_memory(
     """
     known = manifest_of(resume) if resume else {}
     kept = known.get("micro_batch_tokens")
-    longest = _longest_row(prepared)
-    rope.check_length(base_model_of(model).config, longest)
+    context = rope.context_of(base_model_of(model).config)
+    rope.check_length(base_model_of(model).config, _longest_row(prepared, context or math.inf))
     if kept and not config.micro_batch_tokens:
         is_on = bool(known.get("gradient_checkpointing"))
         if is_on and not wants_checkpointing(config):
@@ -117,23 +124,21 @@ def plan_memory(
         budget = int(kept)
         logger.info("micro-batches: up to %d tokens, as before the stop", budget)
     else:
-        budget, is_on = _measure(config, model, forward, longest)
+        budget, is_on = _measure(config, model, forward, prepared)
     settings = {key: getattr(config, key) for key in _EXACT_KEYS}
     settings["rows_per_step"] = rows_per_step(config)
     facts = {
         "micro_batch_tokens": budget,
         "gradient_checkpointing": is_on,
-        "data": prepared.train.digest() if prepared.train is not None else None,
         "settings": settings,
     }
-    _name_changes(known, facts)
+    if known:
+        _name_changes(known, {**facts, "data": prepared.train.digest() if prepared.train is not None else None})
     return MemoryPlan(budget, facts)
 
 
 def _name_changes(known: dict[str, Any], facts: dict[str, Any]) -> None:
     """Warns of everything that differs from the run that wrote the checkpoint."""
-    if not known:
-        return
     if known.get("data") != facts["data"]:
         logger.warning("the training rows differ from those before the stop: the resume is not exact")
     old = known.get("settings", {})

@@ -16,11 +16,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tunesmith.core.log import get_logger
 from tunesmith.core.runs import Run
+from tunesmith.data.growing import check
 
 logger = get_logger(__name__)
 
 TRAINER_LOG = "trainer_log.jsonl"
 _KNOWN = ("loss", "eval_loss", "grad_norm", "learning_rate", "epoch", "step", "num_input_tokens_seen", "total_flos")
+_SPEEDS = ("_runtime", "_per_second")
 _SPEEDS = ("_runtime", "_per_second")
 _SHOWN = ("reward", "rewards/accuracies", "rewards/margins", "kl")
 
@@ -207,8 +209,11 @@ class ProgressBar(TrainerCallback):
                 self._pace.tokens_per_second(),
                 _clock(self._pace.seconds_left(state.max_steps)),
             )
-        ends = ("loss", "accuracy", "perplexity", *_SHOWN)
-        evals = {key: value for key, value in logs.items() if key.startswith("eval_") and key.endswith(ends)}
+        evals = {
+            key: value
+            for key, value in logs.items()
+            if key.startswith("eval_") and not key.endswith(_SPEEDS) and ("/" not in key or key.endswith(_SHOWN))
+        }
         if evals:
             logger.info("step %d  %s", state.global_step, "  ".join(f"{k} {v:.4f}" for k, v in evals.items()))
 
@@ -285,3 +290,18 @@ class EarlyStop(TrainerCallback):
         if self._bad >= self._patience:
             logger.info("early stop: %s has not improved for %d evaluations", key, self._bad)
             control.should_training_stop = True
+
+
+class RowsWatch(TrainerCallback):
+    """Ends a run whose rows are tokenized beside it once one of them cannot be used.
+
+    Args:
+        rows: the training set.
+    """
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Takes over the rows when they are there; raises DataError."""
+        check(self.rows)

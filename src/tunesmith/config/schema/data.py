@@ -57,9 +57,9 @@ class Data(Group):
     )
     preprocessing_num_workers: int | None = key(
         None,
-        "Processes that prepare data.",
+        "Processes that read, render and tokenize files of some size; without it one for each core, 8 at most.",
         ge=1,
-        note="The tokenizer uses all cores by itself; the key changes nothing.",
+        note="It changes nothing in the result.",
     )
     ignore_pad_token_for_loss: bool = key(
         True, "Leave padding out of the loss.", note="There is no padding in training and it never carries loss."

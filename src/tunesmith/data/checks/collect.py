@@ -15,7 +15,7 @@ from tunesmith.data.checks.alike import Texts, find_leaks, find_repeats
 from tunesmith.data.checks.judged import LabelHealth, PairHealth
 from tunesmith.data.checks.measure import Measured, measure
 from tunesmith.data.checks.result import CheckResult, DatasetCheck, Role
-from tunesmith.data.dataset import encoder_version, tokenize_dataset
+from tunesmith.data.dataset import Dataset, jobs_of, run_jobs
 from tunesmith.data.examples import read_examples, select_rows
 from tunesmith.data.formats import RowError, convert
 from tunesmith.data.mix import split_validation
@@ -39,10 +39,11 @@ def check_data(config: RunConfig, encoder: Encoder) -> CheckResult:
 
     named: list[tuple[Role, DatasetSpec]] = [("train", spec) for spec in find_specs(config, config.dataset)]
     named += [("eval", spec) for spec in find_specs(config, config.eval_dataset)]
-    version = encoder_version(encoder) if config.stage == "sft" else ""
+    is_tokenized = config.stage == "sft"
+    made = run_jobs(jobs_of([spec for _, spec in named], encoder, config)) if is_tokenized else []
     datasets = []
-    for role, spec in named:
-        found = _tokenized(spec, role, encoder, config, version) if version else _measured(spec, role, encoder, config)
+    for index, (role, spec) in enumerate(named):
+        found = _tokenized(spec, role, config, made[index]) if made else _measured(spec, role, encoder, config)
         found.exact, found.near = find_repeats(found.texts)
         datasets.append(found)
     result = CheckResult(
@@ -57,9 +58,9 @@ def check_data(config: RunConfig, encoder: Encoder) -> CheckResult:
     return result
 
 
-def _tokenized(spec: DatasetSpec, role: Role, encoder: Encoder, config: RunConfig, version: str) -> DatasetCheck:
+def _tokenized(spec: DatasetSpec, role: Role, config: RunConfig, made: Dataset) -> DatasetCheck:
     """Rows of stage sft, tokenized as training does it (and kept for it)."""
-    rows, report = tokenize_dataset(spec, encoder, config, version)
+    rows, report = made
     found = DatasetCheck(role, spec.formatting, report, lengths=rows.lengths)
     if len(rows):
         found.longest = rows.source(int(np.argmax(rows.lengths)))
