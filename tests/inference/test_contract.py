@@ -424,4 +424,16 @@ def test_beams_equal_generate(kind):
     requests = [GenerationRequest([5, 6, 7], sampling), GenerationRequest([8, 9], GREEDY)]
     beams, greedy = collect(kind.make(), requests)
     assert list(beams.token_ids) == want[0, 3:].tolist()
+    # With many ends to choose among, length_penalty decides when to stop.
+    ends, lengths = list(range(3, 60)), []
+    for penalty in (-4.0, 4.0):
+        settings["eos_token_id"] = ends
+        want = kind.model.generate(
+            ids, do_sample=False, num_beams=3, length_penalty=penalty, max_new_tokens=8, **settings
+        )
+        asked = GenerationRequest([5, 6, 7], replace(sampling, length_penalty=penalty, max_new_tokens=8), tuple(ends))
+        found = list(collect(kind.make(), [asked])[0].token_ids)
+        assert found == [i for i in want[0, 3:].tolist() if i not in ends and i != 0]
+        lengths.append(len(found))
+    assert lengths[0] < lengths[1]
     assert list(greedy.token_ids) == kind.answer([8, 9])
