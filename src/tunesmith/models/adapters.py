@@ -15,6 +15,7 @@ from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import ModelError
 from tunesmith.core.log import get_logger
 from tunesmith.models import pissa
+from tunesmith.models.beside import save_adapter_only
 from tunesmith.models.freeze import freeze
 from tunesmith.models.new_adapter import new_adapter_config
 from tunesmith.models.patches.oft_dropout import drop_rotations
@@ -119,6 +120,7 @@ def apply_finetuning(
     if config.finetuning_type in ADAPTER_TYPES:
         model = _apply_adapter(model, config, new_ids, adapters, resume)
         drop_rotations(model, getattr(model.active_peft_config, "module_dropout", 0.0))
+        save_adapter_only(model)
     elif config.finetuning_type == "freeze":
         freeze(model, config)
     else:
@@ -168,7 +170,7 @@ def _continue(model: nn.Module, config: RunConfig, path: Path) -> Any:
     """An adapter that is trained on keeps its shape; keys that ask for another one would change nothing."""
     key = f"{config.finetuning_type}_target"
     asked = None
-    if key in config.explicit:
+    if config.asks_for(key):
         asked = set(module_names(find_targets(getattr(config, key), key, model), model))
     loaded = load_adapter(model, path, trainable=True)
     settings = loaded.active_peft_config
@@ -181,7 +183,7 @@ def _continue(model: nn.Module, config: RunConfig, path: Path) -> Any:
         )
     for name, field in _FIXED[kind].items():
         wished, has = getattr(config, name), getattr(settings, field)
-        if name in config.explicit and wished != has:
+        if config.asks_for(name) and wished != has:
             raise ModelError(f"{name}: {wished}, but the adapter {path} that is trained on has {has}; drop it, {fix}")
     adapted = {name for name, module in loaded.get_base_model().named_modules() if hasattr(module, "base_layer")}
     if asked is not None and asked != {name for name in adapted if not name.endswith(("experts", ".base_layer"))}:
