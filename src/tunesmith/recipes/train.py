@@ -104,6 +104,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     autocast = training_precision(config, stored_dtype(base_folder(model))).autocast
     objective = lookup(OBJECTIVES, objective_name(config.stage, config.pref_loss)).build(config)
     forward = HiddenForward(model, Aids.of(config), reads_hidden=objective.needs_value_head)
+    reference = find_reference(config, objective, forward, tokenizer)  # before memory is shared out: it may take some
     plan = plan_memory(config, model, forward, prepared, resume)
     stop = StopOnSignal()
 
@@ -126,7 +127,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
         objective=objective,
         forward=forward,
         token_budget=plan.tokens,
-        reference=find_reference(config, objective, forward, tokenizer),
+        reference=reference,
         hidden_metrics=frozenset(() if config.compute_accuracy or config.stage not in ("pt", "sft") else ("accuracy",)),
         checkpoint_facts=plan.facts,
         model=model,
