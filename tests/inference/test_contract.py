@@ -377,6 +377,7 @@ def test_answer_penalties_are_subtracted(kind):
         for _ in range(12):
             with torch.inference_mode():
                 logits = kind.model(torch.tensor([[5, 6, *answer]])).logits[0, -1]
+            logits = logits.clone()  # inference tensors cannot be written to outside of inference mode
             for token_id in set(answer):
                 logits[token_id] -= penalties.get("presence_penalty", 0)
                 logits[token_id] -= penalties.get("frequency_penalty", 0) * answer.count(token_id)
