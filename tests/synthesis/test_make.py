@@ -18,7 +18,7 @@ from tests.synthesis.conftest import BOOK, entries_for, usual
 
 from tunesmith.cli.main import main
 from tunesmith.config.schema import RunConfig
-from tunesmith.core.errors import DataError, GeneratorError
+from tunesmith.core.errors import DataError, TrainingError
 from tunesmith.recipes.make import make
 
 
@@ -179,7 +179,7 @@ def test_a_second_process_is_kept_out(endpoint, settings) -> None:
     thread.start()
     while not endpoint.requests:
         time.sleep(0.01)
-    with pytest.raises(GeneratorError, match="another tunesmith works in out"):
+    with pytest.raises(TrainingError, match="works in this folder"):
         run(settings)
     thread.join()
 
