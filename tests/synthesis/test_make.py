@@ -118,7 +118,7 @@ def test_thirty_percent_faults_and_five_kills_leave_an_exact_account(endpoint, s
 
 def finished_files() -> dict[str, bytes]:
     names = ("json", "parquet", "jsonl")
-    skipped = ("making_results.json", "calls.jsonl")
+    skipped = ("making_results.json", "calls.jsonl", "events.jsonl")
     paths = [path for path in Path("out").iterdir() if path.name.endswith(names) and path.name not in skipped]
     return {path.name: path.read_bytes() for path in paths}
 
