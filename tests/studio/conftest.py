@@ -42,7 +42,7 @@ class Model:
 
     def prompt(self, place: int = -1) -> str:
         """A prompt that reached the engine, as text."""
-        return str(self.seat._loaded.dialect.tokenizer.decode(self.engine.requests[place].prompt_ids))
+        return str(self.seat._voices[0].dialect.tokenizer.decode(self.engine.requests[place].prompt_ids))
 
 
 def make_model(template: str = "qwen3", **keys: Any) -> Model:

@@ -118,16 +118,17 @@ def _results(studio: Studio, view: JobView) -> None:
         place = min(max(1, int(page or 1) + step), found.n_pages)
         return [numbers_page(found, language), place, samples_page(found, place, language)]
 
-    def settled(folder: str | None, mark: str, language: str) -> list[Any]:
+    def settled(mark: str, language: str) -> list[Any]:
         """The results of what has ended; while there are none, nothing is said about it."""
-        return show(folder, 1, language) if mark and has_results(folder) else ["", 1, ""]
+        folder = mark.rpartition("|")[0]
+        return show(folder, 1, language) if folder and has_results(folder) else ["", 1, ""]
 
-    def has_results(folder: str | None) -> bool:
-        path = studio.workspace.inside(folder or "")
+    def has_results(folder: str) -> bool:
+        path = studio.workspace.inside(folder)
         return any((path / name).is_file() for name in ("generated_predictions.jsonl", "questions.jsonl"))
 
     given, parts = [view.chooser, page, studio.language], [numbers, page, samples]
-    view.settled.change(told(settled), [view.chooser, view.settled, studio.language], parts, **PRIVATE)
+    view.settled.change(told(settled), [view.settled, studio.language], parts, **PRIVATE)
     page.submit(told(show), given, parts, **PRIVATE)
     back.click(told(lambda folder, page, language: show(folder, page, language, -1)), given, parts, **PRIVATE)
     on.click(told(lambda folder, page, language: show(folder, page, language, 1)), given, parts, **PRIVATE)

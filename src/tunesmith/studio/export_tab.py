@@ -33,8 +33,9 @@ def export_tab(studio: Studio) -> None:
         keys = model_keys(studio.workspace, model, run, template)
         return view.start(export_config(studio.workspace, keys, dict(zip(names, values, strict=True))), language)
 
-    def show(folder: str | None, settled: str, language: str) -> str:
-        return report_page(studio.workspace.inside(folder), language) if folder and settled else ""
+    def show(settled: str, language: str) -> str:
+        folder = settled.rpartition("|")[0]
+        return report_page(studio.workspace.inside(folder), language) if folder else ""
 
     start.click(told(begin), [studio.language, *model.inputs, *fields.values()], view.parts, **PRIVATE)
-    view.settled.change(told(show), [view.chooser, view.settled, studio.language], report, **PRIVATE)
+    view.settled.change(told(show), [view.settled, studio.language], report, **PRIVATE)
