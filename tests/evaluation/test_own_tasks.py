@@ -212,7 +212,7 @@ def test_generation_through_the_command_line(write: Write, tmp_path: Path, tiny_
     assert f"length: {mean:.4f}" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {
         "results.json", "results.log", "summary.json", "generated_predictions.jsonl", "events.jsonl",
-        "generated_predictions.parquet", "generated_predictions.state.json", "eval_args.yaml",
+        "generated_predictions.parquet", "generated_predictions.state.json", "eval_args.yaml", ".run.lock",
     }  # fmt: skip
     (tmp_path / "sums.jsonl").write_text(SUMS.replace("many", "much"))
     assert main(words(tiny_model_dir, path, f"save_dir={out}")) == 2

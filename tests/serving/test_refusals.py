@@ -67,8 +67,8 @@ def refused(response: httpx.Response, status: int = 400) -> dict[str, Any]:
         ({"response_format": {"type": "xml"}}, "response_format"),
         ({"response_format": {"type": "json_schema"}}, "schema is missing"),
         (
-            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"pattern": "a"}}}},
-            "pattern: this keyword is not built",
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"uniqueItems": True}}}},
+            "uniqueItems: this keyword is not built",
         ),
         ({"chat_template_kwargs": {"enable_thinking": True}}, "no thinking mode"),
         ({"chat_template_kwargs": {"language": "de"}}, "unknown field"),

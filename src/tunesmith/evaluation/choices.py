@@ -11,6 +11,7 @@ from typing import Any
 
 from tunesmith.core.journal import Journal
 from tunesmith.core.log import get_logger
+from tunesmith.core.runs import Run
 from tunesmith.evaluation.continuations import score_answers
 from tunesmith.evaluation.progress import ProgressBar
 from tunesmith.evaluation.prompts import Prompt, Style, draw_examples, lead_of, letter_tokens, write_prompts
@@ -130,7 +131,7 @@ class ChoiceEvaluation:
         known = journal.begin(total) if journal else []
         answers = {(answer.subject, answer.index): answer for answer in map(Answer.of_row, known)}
         try:
-            with ProgressBar("questions", total) as bar:
+            with ProgressBar("questions", total, run=Run(self.folder) if self.folder else None) as bar:
                 for subject, prompts in asked:
                     for answer in self._ask(subject, prompts, answers):
                         answers[answer.subject, answer.index] = answer

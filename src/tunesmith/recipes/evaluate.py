@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,13 @@ def run(config: RunConfig) -> None:
     task = parse_task(config.task or "", config.split)
     if config.split and task.split != config.split:
         _logger.warning("split: %s is ignored: the task is called %s", config.split, config.task)
-    evaluate = {"benchmark": benchmark, "file": own_task}[task.kind]
-    facts = evaluate(config, task, folder)
+    with Run(folder).working("eval") if folder else nullcontext():
+        _evaluate(config, task, folder)
+
+
+def _evaluate(config: RunConfig, task: TaskName, folder: Path | None) -> None:
+    kinds = {"benchmark": benchmark, "file": own_task}
+    facts = kinds[task.kind](config, task, folder)
     if folder is None:
         _logger.info("set save_dir to keep the answers")
         return

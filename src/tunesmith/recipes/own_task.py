@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.journal import refuse_others
-from tunesmith.core.runs import write_atomic, write_json
+from tunesmith.core.runs import Run, write_atomic, write_json
 from tunesmith.core.types import Message
 from tunesmith.data.prompts import PromptRow
 from tunesmith.evaluation.intervals import paired_bootstrap
@@ -62,7 +62,12 @@ def generate(config: RunConfig, task: TaskFile, folder: Path | None) -> dict[str
             batch_size=config.batch_size,
             adapter=opened.adapter,
         )
-        _answer(answering, rows, config.seed, weights_digest(opened.model), board())
+        refuse_others(answering.file, answering.fingerprint(rows, config.seed, weights_digest(opened.model)))
+        score = board()
+        answering.score = score.add
+        with ProgressBar("answers", len(rows), run=Run(folder) if folder else None) as bar:
+            for done in answering.write(rows, seed=config.seed, model=weights_digest(opened.model)):
+                bar.show(done, score.in_words())
         whole = board()
         answered = score_again(answering.file, whole)
     found = with_intervals(whole.result(), answered)
@@ -71,15 +76,6 @@ def generate(config: RunConfig, task: TaskFile, folder: Path | None) -> dict[str
         write_atomic(folder / "results.log", "\n".join(table_lines(found, intervals=False)) + "\n")
         write_parquet(folder / "generated_predictions.parquet", answered)
     return found
-
-
-def _answer(answering: Answering, rows: Sequence[PromptRow], seed: int, weights: str, board: Scoreboard) -> None:
-    """Writes the answers that are missing, row by row."""
-    refuse_others(answering.file, answering.fingerprint(rows, seed, weights))
-    answering.score = board.add
-    with ProgressBar("answers", len(rows)) as bar:
-        for done in answering.write(rows, seed=seed, model=weights):
-            bar.show(done, board.in_words())
 
 
 def draw(examples: Sequence[PromptItem], n_shot: int, seed: int) -> list[PromptItem]:
