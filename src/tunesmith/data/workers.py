@@ -163,6 +163,7 @@ def _serve(pipe: Any, parts: Mapping[str, Part], parent: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     env.override("TOKENIZERS_PARALLELISM", "false")  # the tokenizer's threads were not forked
     gc.freeze()
+    gc.set_threshold(100_000)
     while True:
         while not pipe.poll(_PATIENCE):
             if os.getppid() != parent:
