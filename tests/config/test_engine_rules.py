@@ -46,6 +46,7 @@ def test_the_model_in_memory_answers_through_our_engine() -> None:
     (what,) = faults("train", infer_backend="vllm", do_train=True, **PREDICTS)
     assert "cannot answer with the model that this run has in memory" in what
     assert faults("train", infer_backend="vllm", do_train=True) == []
+    assert faults("train", infer_backend="vllm", do_train=True, stage="ppo") == [what]
 
 
 def test_one_drafts_and_not_for_beams() -> None:

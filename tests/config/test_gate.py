@@ -8,13 +8,10 @@ from tunesmith.config.schema import KEYS, RunConfig
 from tunesmith.core.errors import ConfigError
 
 REFUSED = {
-    "quantization_bit": 4,
-    "quantization_method": "hqq",
     "use_kt": True,
     "fp8": True,
     "deepspeed": "ds.json",
     "fsdp": "full_shard",
-    "loraplus_lr_ratio": 16,
     "optim": "adamw_apex_fused",
     "push_to_hub": True,
     "hub_token": "x",
@@ -41,6 +38,7 @@ ACCEPTED = {
     "finetuning_type": "oft",
     "use_llama_pro": True,
     "pissa_init": True,
+    "loraplus_lr_ratio": 16,
     "shift_attn": True,
     "rope_scaling": "yarn",
     "use_unsloth": True,
@@ -89,7 +87,7 @@ def test_built_features_and_other_commands_keys_are_accepted(name: str, value: o
 
 def test_every_command_refuses_its_own() -> None:
     for command, settings in {
-        "chat": {"quantization_bit": 4},
+        "chat": {"use_kt": True},
         "export": {"export_quantization_bit": 4},
         "data": {"ms_hub_token": "x"},
         "eval": {"forgetting": True},

@@ -41,7 +41,7 @@ OURS = {
     "num_generations",
     *(f"grpo_{name}" for name in ("beta", "epochs", "clip", "clip_high", "loss", "scale_rewards", "mask_truncated")),
 }
-OUR_CHOICES = {"stage": {"grpo"}}
+OUR_CHOICES = {"quantization_method": {"torchao"}, "stage": {"grpo"}}
 
 
 def as_facts(value: object) -> object:

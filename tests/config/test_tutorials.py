@@ -180,7 +180,12 @@ def test_values_of_the_training_file(write) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "command"),
-    [(TRAIN_FLAGS, "train"), (PREDICT_FLAGS, "train"), (SCORE_FLAGS, "train"), (API_FLAGS, "api")],
+    [
+        (TRAIN_FLAGS, "train"),
+        (PREDICT_FLAGS, "train"),
+        (f"{SCORE_FLAGS} --quantization_bit 4", "train"),
+        (API_FLAGS, "api"),
+    ],
 )
 def test_command_lines(write, flags: str, command: str) -> None:
     write("")
@@ -199,7 +204,6 @@ def test_command_lines(write, flags: str, command: str) -> None:
     ("flags", "key"),
     [
         (f"{TRAIN_FLAGS} --deepspeed cache/ds_z3_config.json", "deepspeed"),
-        (f"{SCORE_FLAGS} --quantization_bit 4", "quantization_bit"),
     ],
 )
 def test_what_comes_later_is_said(write, flags: str, key: str) -> None:

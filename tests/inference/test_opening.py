@@ -54,6 +54,7 @@ def opened(model, adapters=(), keys=None, **settings):
 
 def answer(found, adapter="the configured one", sampling=GREEDY):
     request = found.form.request([Message("user", "who are you")], sampling)
+    assert request.adapter == found.adapter
     name = found.adapter if adapter == "the configured one" else adapter
     (completion,) = (done for _, done in found.engine.generate([type(request)(request.prompt_ids, sampling, (), name)]))
     return completion.token_ids

@@ -43,8 +43,7 @@ def gradients(kind: str, keys: dict[str, Any], on: bool) -> tuple[dict[str, torc
     [
         {},
         {"use_unsloth_gc": True},
-        {"use_reentrant_gc": True},
-        {"use_reentrant_gc": True, "use_unsloth_gc": True},
+        {"gradient_checkpointing_kwargs": {"use_reentrant": True}, "use_unsloth_gc": True},
         {"gradient_checkpointing_kwargs": {"use_reentrant": True, "preserve_rng_state": True}},
     ],
 )

@@ -57,6 +57,17 @@ def test_patterns_that_match_nothing_are_refused(target: str, message: str) -> N
         new(lora_target=[target])
 
 
+def test_an_embedding_takes_an_adapter_where_it_is_not_tied_to_the_head(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="lora_target: embed_tokens is tied"):
+        new(lora_target="q_proj,embed_tokens")
+    untied = make_tiny_llama(tie_word_embeddings=False)
+    model = trained(new(untied, lora_target="q_proj,embed_tokens"))
+    model.save_pretrained(str(tmp_path))
+    loaded = load_adapter(make_tiny_llama(tie_word_embeddings=False), tmp_path)
+    assert torch.allclose(logits(loaded), logits(model), atol=1e-6)
+    assert torch.allclose(logits(loaded.merge_and_unload()), logits(model), atol=1e-5)
+
+
 def test_layers_are_not_taken_for_experts() -> None:
     """A list of four experts inside a layer is longer than the list of two layers."""
     model = make_tiny_llama()

@@ -26,6 +26,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "lora": {},
     "rslora": {"use_rslora": True},
     "dora": {"use_dora": True},
+    "whole embedding": {"lora_target": "q_proj", "additional_target": "embed_tokens"},
+    "new tokens": {"add_tokens": "<n>,<m>"},
+    "lora+": {"loraplus_lr_ratio": 8},
     "pattern": {"lora_target": [r"model\.layers\.1\..*_proj"]},
     "pissa": {"pissa_init": True},
     "pissa converted": {"pissa_init": True, "pissa_convert": True, "pissa_iter": -1},
@@ -91,6 +94,8 @@ def test_a_method_lives(settings: dict[str, Any], tmp_path: Path, method: str) -
 
     out = with_result(whole).replace(export_dir=str(tmp_path / "out"), infer_dtype="float32")
     export.run(out)
+    if "finetuning_type" not in keys and "additional_target" not in keys:
+        assert not [name for name in first if name.endswith(("embed_tokens.weight", "lm_head.weight"))]
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert torch.allclose(logits(merged, IDS), trained, atol=1e-4)
 

@@ -196,12 +196,6 @@ def test_paths_and_methods(stage: Stage) -> None:
     refused(httpx.delete(f"{stage.url}/v1/models"), 405)
 
 
-def test_scores_wait_for_reward_models(stage: Stage) -> None:
-    error = refused(stage.post("/v1/score/evaluation", model=MODEL, messages=["a"]), 405)
-    assert "not built yet" in error["message"]
-    refused(stage.post("/v1/score/evaluation", model=MODEL, messages=[1]))
-
-
 def test_several_problems_are_said_at_once(stage: Stage) -> None:
     message = refused(stage.post(temperature="hot", top_p=7, zzz=1))["message"]
     assert "temperature" in message

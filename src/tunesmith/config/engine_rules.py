@@ -40,11 +40,15 @@ def _answers_not(config: RunConfig) -> bool:
 
 
 def trained_model_answers_here(config: RunConfig) -> Iterator[Fault]:
-    """The model just trained is in our memory, where other engines cannot reach it."""
-    if config.infer_backend != "huggingface" and config.do_train and config.do_predict:
-        what = f"infer_backend {config.infer_backend} cannot answer with the model that this run has in memory"
+    """The model that is trained is in our memory, where other engines cannot reach it."""
+    if config.infer_backend == "huggingface" or not config.do_train:
+        return
+    what = f"infer_backend {config.infer_backend} cannot answer with the model that this run has in memory"
+    if config.do_predict:
         fix = "predict in a second run without do_train, or set infer_backend: huggingface"
         yield Fault(("infer_backend", "do_predict", "do_train"), what, fix)
+    elif config.stage in ("ppo", "grpo"):
+        yield Fault(("infer_backend", "stage"), what, "set infer_backend: huggingface")
 
 
 def one_who_drafts(config: RunConfig) -> Iterator[Fault]:

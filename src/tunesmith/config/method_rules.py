@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from tunesmith.config.fault import Fault
+from tunesmith.config.optimizer_rules import SWITCHES, optimizer_family
 from tunesmith.config.schema import RunConfig
 from tunesmith.config.stage_rules import REFERENCE_FREE
 
@@ -47,6 +48,9 @@ def lora_plus_has_a_ratio(config: RunConfig) -> Iterator[Fault]:
     if config.asks_for("loraplus_lr_embedding") and config.loraplus_lr_ratio is None:
         keys = ("loraplus_lr_embedding", "loraplus_lr_ratio")
         yield Fault(keys, "loraplus_lr_embedding does nothing without loraplus_lr_ratio", "set loraplus_lr_ratio: 16")
+    if config.loraplus_lr_ratio and optimizer_family(config) != "native":
+        what = "loraplus_lr_ratio sets learning rates of matrices, which this optimizer does not tell apart"
+        yield Fault(("loraplus_lr_ratio", *SWITCHES, "optim"), what, "leave the optimizer's keys out")
 
 
 def rotations_have_one_size(config: RunConfig) -> Iterator[Fault]:
@@ -93,11 +97,10 @@ def offload_is_checkpointing(config: RunConfig) -> Iterator[Fault]:
     if config.use_unsloth_gc and config.disable_gradient_checkpointing:
         what = "use_unsloth_gc is gradient checkpointing, which disable_gradient_checkpointing forbids"
         yield Fault(("use_unsloth_gc", "disable_gradient_checkpointing"), what, "keep one")
-    reentrant = "use_reentrant_gc" in config.explicit and config.use_reentrant_gc
-    reentrant = (config.gradient_checkpointing_kwargs or {}).get("use_reentrant", reentrant)
+    reentrant = (config.gradient_checkpointing_kwargs or {}).get("use_reentrant")
     if reentrant and config.moe_aux_loss_coef:  # memory may turn checkpointing on, too
         what = "re-entrant gradient checkpointing hides the routers from the balancing loss of moe_aux_loss_coef"
-        yield Fault(("use_reentrant_gc", "moe_aux_loss_coef"), what, "drop use_reentrant_gc")
+        yield Fault(("gradient_checkpointing_kwargs", "moe_aux_loss_coef"), what, "drop use_reentrant")
 
 
 def liger_is_on(config: RunConfig) -> Iterator[Fault]:

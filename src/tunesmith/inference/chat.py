@@ -38,12 +38,14 @@ class ChatFormat:
         tokenizer: with the template's end token set.
         settings: choices of the rendering.
         end_token_ids: ids that end an answer.
+        adapter: what requests name to get the configured model; None: the model as it was loaded.
     """
 
     template: Template | AutoTemplate
     tokenizer: PreTrainedTokenizerBase
     settings: RenderSettings = field(default_factory=RenderSettings)
     end_token_ids: tuple[int, ...] = ()
+    adapter: str | None = None
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None) -> list[int]:
         """Token ids up to where the model answers; the very ids that training saw before the answer.
@@ -63,7 +65,7 @@ class ChatFormat:
         tools: Sequence[dict[str, Any]] | None = None,
     ) -> GenerationRequest:
         """The request that asks an engine for the next answer."""
-        return GenerationRequest(self.prompt_ids(messages, tools), sampling, self.end_token_ids)
+        return GenerationRequest(self.prompt_ids(messages, tools), sampling, self.end_token_ids, self.adapter)
 
     def text_of(self, completion: Completion, *, skip_special_tokens: bool = True, stop: Sequence[str] = ()) -> str:
         """The text of a finished answer; without skipping, its end token is shown, too."""

@@ -104,6 +104,10 @@ class ModelDialect:
         """Ids of plain text, with the tokens that this tokenizer puts before a text."""
         return list(self._asking.tokenizer(text)["input_ids"])
 
+    def plain_ids(self, text: str) -> list[int]:
+        """Ids of a text with the template's marks in it, and nothing put before it."""
+        return list(self._asking.tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"])
+
     def reader(self, asked: Asked, stop: tuple[str, ...]) -> AnswerReader:
         """Reads one answer to `asked`."""
         decoder = StreamDecoder(self.tokenizer, skip_special_tokens=False, stop=stop)

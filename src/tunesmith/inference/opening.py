@@ -103,7 +103,7 @@ def open_model(
     else:
         opened = lookup(OPENERS, config.infer_backend)(config, tokenizer, batch_size, keep_apart)
     ends = end_token_ids(template, tokenizer, opened.generation_config)
-    form = ChatFormat(template, tokenizer, render_settings(config), ends)
+    form = ChatFormat(template, tokenizer, render_settings(config), ends, opened.adapter)
     return OpenModel(opened.engine, form, opened.adapter, opened.adapters, opened.model)
 
 

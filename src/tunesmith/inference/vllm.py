@@ -247,7 +247,7 @@ def open_vllm(config: RunConfig, tokenizer: PreTrainedTokenizerBase, batch_size:
     from tunesmith.inference.opening import Opened
 
     env.set_default("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # constraints are functions, which stay in their process
-    env.set_default("VLLM_LOGGING_LEVEL", "WARNING")
+    env.set_default("VLLM_LOGGING_LEVEL", "ERROR")
     _part("")
     found = find_configured(config)
     base = find_base(config)

@@ -15,7 +15,9 @@ from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import ModelError
 from tunesmith.core.log import get_logger
 from tunesmith.models import pissa
+from tunesmith.models.beside import save_adapter_only
 from tunesmith.models.freeze import freeze
+from tunesmith.models.linear import count_weights, has_quantized_layers, is_linear, is_quantized
 from tunesmith.models.new_adapter import new_adapter_config
 from tunesmith.models.patches.oft_dropout import drop_rotations
 from tunesmith.models.targets import find_targets, module_names
@@ -88,6 +90,12 @@ def _check_complete(loaded: Any, path: Path) -> None:
 
 def merge_adapters(model: nn.Module, paths: Iterable[Path]) -> nn.Module:
     """Merges adapters into the base in order, in memory."""
+    paths = list(paths)
+    if paths and has_quantized_layers(model):
+        raise ModelError(
+            f"the adapter {paths[0]} would be merged into quantised weights, which rounds it away; export it into the "
+            "unquantised model first"
+        )
     for path in paths:
         model = load_adapter(model, path).merge_and_unload()
         logger.info("merged adapter %s into the base", path)
@@ -119,6 +127,7 @@ def apply_finetuning(
     if config.finetuning_type in ADAPTER_TYPES:
         model = _apply_adapter(model, config, new_ids, adapters, resume)
         drop_rotations(model, getattr(model.active_peft_config, "module_dropout", 0.0))
+        save_adapter_only(model)
     elif config.finetuning_type == "freeze":
         freeze(model, config)
     else:
@@ -168,7 +177,7 @@ def _continue(model: nn.Module, config: RunConfig, path: Path) -> Any:
     """An adapter that is trained on keeps its shape; keys that ask for another one would change nothing."""
     key = f"{config.finetuning_type}_target"
     asked = None
-    if key in config.explicit:
+    if config.asks_for(key):
         asked = set(module_names(find_targets(getattr(config, key), key, model), model))
     loaded = load_adapter(model, path, trainable=True)
     settings = loaded.active_peft_config
@@ -181,7 +190,7 @@ def _continue(model: nn.Module, config: RunConfig, path: Path) -> Any:
         )
     for name, field in _FIXED[kind].items():
         wished, has = getattr(config, name), getattr(settings, field)
-        if name in config.explicit and wished != has:
+        if config.asks_for(name) and wished != has:
             raise ModelError(f"{name}: {wished}, but the adapter {path} that is trained on has {has}; drop it, {fix}")
     adapted = {name for name, module in loaded.get_base_model().named_modules() if hasattr(module, "base_layer")}
     if asked is not None and asked != {name for name in adapted if not name.endswith(("experts", ".base_layer"))}:
@@ -190,7 +199,9 @@ def _continue(model: nn.Module, config: RunConfig, path: Path) -> Any:
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """(trainable, all) numbers of weights; tied weights count once."""
-    unique = {id(parameter): parameter for parameter in model.parameters()}
-    trainable = sum(p.numel() for p in unique.values() if p.requires_grad)
-    return trainable, sum(p.numel() for p in unique.values())
+    """(trainable, all) numbers of weights; tied weights count once, quantised ones as what they stand for."""
+    layers = [module for module in model.modules() if is_linear(module) and is_quantized(module)]
+    quantised = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    plain = {id(parameter): parameter for parameter in model.parameters() if id(parameter) not in quantised}
+    trainable = sum(p.numel() for p in plain.values() if p.requires_grad)
+    return trainable, sum(p.numel() for p in plain.values()) + sum(count_weights(layer) for layer in layers)

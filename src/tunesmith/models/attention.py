@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,33 +17,39 @@ VARLEN_EAGER = "tunesmith_varlen_eager"
 _FLASH = {"fa2": "flash_attention_2", "fa3": "flash_attention_3"}
 
 
-def _row_mask(length: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:
-    """(L, L) boolean mask of a causal row under a sliding window; None where plain causal attention is meant."""
-    if sliding_window is None or sliding_window >= length:
+def _row_mask(query: torch.Tensor, key: torch.Tensor, sliding_window: int | None) -> torch.Tensor | None:
+    """(Lq, Lk) boolean mask of the last Lq of Lk places of a causal row, under a sliding window.
+
+    None where plain causal attention over the whole row is meant.
+    """
+    n_query, n_key = query.shape[2], key.shape[2]
+    has_window = sliding_window is not None and sliding_window < n_key
+    if n_query == n_key and not has_window:
         return None
-    distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)[None, :]
-    return (distance >= 0) & (distance < sliding_window)
+    places = torch.arange(n_key, device=query.device)
+    distance = places[n_key - n_query :, None] - places[None, :]
+    return (distance >= 0) & (distance < (sliding_window if has_window and sliding_window else n_key))
 
 
 def _explicit(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
     """Attention of one row written out, for what scaled_dot_product_attention lacks: soft caps and sinks.
 
     Args:
-        query: (1, H, L, D).
-        key: (1, H, L, D).
-        value: (1, H, L, Dv).
+        query: (1, H, Lq, D), the last Lq of Lk places.
+        key: (1, H, Lk, D).
+        value: (1, H, Lk, Dv).
         options: scaling, softcap, s_aux (H,), sliding_window, dropout.
     """
-    length = query.shape[2]
+    n_query, n_key = query.shape[2], key.shape[2]
     scores = query @ key.transpose(-1, -2) * options["scaling"]
     if options["softcap"]:
         scores = torch.tanh(scores / options["softcap"]) * options["softcap"]
-    mask = _row_mask(length, options["sliding_window"], query.device)
+    mask = _row_mask(query, key, options["sliding_window"])
     if mask is None:
-        mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
+        mask = torch.ones(n_query, n_key, dtype=torch.bool, device=query.device).tril()
     scores = scores.masked_fill(~mask, float("-inf"))
     if options["s_aux"] is not None:
-        sinks = options["s_aux"].reshape(1, -1, 1, 1).expand(1, query.shape[1], length, 1).to(scores.dtype)
+        sinks = options["s_aux"].reshape(1, -1, 1, 1).expand(1, query.shape[1], n_query, 1).to(scores.dtype)
         weights = torch.cat([scores, sinks], dim=-1).float().softmax(dim=-1)[..., :-1]
     else:
         weights = scores.float().softmax(dim=-1)
@@ -52,7 +59,7 @@ def _explicit(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, optio
 
 def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
     """Attention of one row by torch's kernel, shapes as in `_explicit`."""
-    mask = _row_mask(query.shape[2], options["sliding_window"], query.device)
+    mask = _row_mask(query, key, options["sliding_window"])
     return F.scaled_dot_product_attention(
         query,
         key,
@@ -106,20 +113,50 @@ def _attend_rows(
     row_lengths: tuple[int, ...],
     options: dict[str, Any],
     explicit: bool,
+    forks: tuple[tuple[int, ...], ...] | None = None,
 ) -> torch.Tensor:
-    """(1, T, H, Dv) of rows that see themselves only."""
+    """(1, T, H, Dv) of rows that see themselves only; of a forked row no branch sees another."""
     query, key, value = tensors
     if query.shape[0] != 1 or query.shape[2] != key.shape[2]:
         raise AssertionError("varlen attention takes one line of rows and no cache")
     groups = query.shape[1] // key.shape[1]
     row = _explicit if explicit or options["softcap"] or options["s_aux"] is not None else _sdpa
     outputs = []
-    for q, k, v in zip(*(tensor.split(row_lengths, 2) for tensor in (query, key, value)), strict=True):
+    rows = zip(*(tensor.split(row_lengths, 2) for tensor in (query, key, value)), strict=True)
+    for (q, k, v), fork in zip(rows, forks or ((),) * len(row_lengths), strict=True):
         if groups > 1:
             # CPU kernels want as many key heads as query heads; one row at a time keeps the copy small.
             k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-        outputs.append(row(q, k, v, options).transpose(1, 2))
+        attended = _forked(row, (q, k, v), fork, options) if fork else row(q, k, v, options)
+        outputs.append(attended.transpose(1, 2))
     return torch.cat(outputs, dim=1)
+
+
+def _forked(
+    row: Callable[..., torch.Tensor],
+    tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    fork: tuple[int, ...],
+    options: dict[str, Any],
+) -> torch.Tensor:
+    """Attention of a row that is one beginning with several continuations, each of which sees the beginning and itself.
+
+    Args:
+        row: attention of a plain row.
+        tensors: query, key, value of the whole row.
+        fork: tokens of the beginning, then of each continuation.
+        options: see `_explicit`.
+    """
+    query, key, value = tensors
+    head, first, *others = fork
+    stem = slice(0, head + first)
+    outputs = [row(query[:, :, stem], key[:, :, stem], value[:, :, stem], options)]
+    start = head + first
+    for length in others:
+        own = slice(start, start + length)
+        keys, values = (torch.cat([part[:, :, :head], part[:, :, own]], dim=2) for part in (key, value))
+        outputs.append(row(query[:, :, own], keys, values, options))
+        start += length
+    return torch.cat(outputs, dim=2)
 
 
 def varlen_attention(
@@ -139,7 +176,8 @@ def varlen_attention(
         value: (1, Hkv, T, Dv).
         attention_mask: must be None: rows are kept apart by their lengths.
         **kwargs: `scaling` of the scores (None: D ** -0.5), `dropout` of the weights, `row_lengths` tuple of tokens a
-            row; `group_tokens` of shifted sparse attention; `sliding_window`, `softcap`, `s_aux` where the model has
+            row, `row_forks` how each row forks (see `_forked`; empty: it does not); `group_tokens` of shifted sparse
+            attention; `sliding_window`, `softcap`, `s_aux` where the model has
             them.
 
     Returns:
@@ -161,7 +199,7 @@ def varlen_attention(
     lengths, size = kwargs.get("row_lengths") or (query.shape[2],), kwargs.get("group_tokens")
     if size:
         return _shifted((query, key, value), lengths, size, options, explicit), None
-    return _attend_rows((query, key, value), lengths, options, explicit), None
+    return _attend_rows((query, key, value), lengths, options, explicit, kwargs.get("row_forks")), None
 
 
 def varlen_eager_attention(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:

@@ -29,14 +29,13 @@ def enable_checkpointing(model: Any, config: RunConfig) -> None:
 
     Args:
         model: the transformers model.
-        config: `use_unsloth_gc` keeps inputs of layers in CPU memory; `gradient_checkpointing_kwargs` go to torch;
-            `use_reentrant_gc`, where it was set, chooses torch's kind. The gradients are the same in all of them.
+        config: `use_unsloth_gc` keeps inputs of layers in CPU memory; `gradient_checkpointing_kwargs` go to torch.
+            The gradients are the same in all kinds.
 
     Raises:
         ModelError: a setting that torch does not know, or a model that cannot.
     """
-    settings = {"use_reentrant": "use_reentrant_gc" in config.explicit and config.use_reentrant_gc}
-    settings |= config.gradient_checkpointing_kwargs or {}
+    settings = {"use_reentrant": False} | (config.gradient_checkpointing_kwargs or {})
     unknown = sorted(set(settings) - set(_SETTINGS))
     if unknown:
         raise ModelError(f"gradient_checkpointing_kwargs: {unknown[0]} is not one of {', '.join(_SETTINGS)}")

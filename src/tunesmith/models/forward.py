@@ -32,13 +32,16 @@ class MicroBatch:
     Attributes:
         input_ids: (T,) token ids.
         position_ids: (T,) restart at 0 in each sequence.
-        row_lengths: tokens of each sequence, sum T.
+        row_lengths: tokens of each sequence, sum T; of a forked row those of all its parts together.
         positions: (N,) indices into T of the tokens that predict a trained token.
         targets: (N,) the token ids that they should predict.
         weights: (N,) factor on the loss of each; None where all are 1.
         sequence_of: (N,) the sequence that each target is in, counted from 0, ascending; None where nobody asks.
         per_target: name -> (N,) numbers that came with the targets.
         per_row: name -> (R,) what is known of each row: `weight`, `desirable`.
+        forks: for each of `row_lengths` the tokens of a beginning that sequences share and of their continuations,
+            () where it is one sequence; None where no row forks. Positions of each continuation go on behind the
+            beginning.
     """
 
     input_ids: torch.Tensor
@@ -50,6 +53,12 @@ class MicroBatch:
     sequence_of: torch.Tensor | None = None
     per_target: dict[str, torch.Tensor] = field(default_factory=dict)
     per_row: dict[str, torch.Tensor] = field(default_factory=dict)
+    forks: tuple[tuple[int, ...], ...] | None = None
+
+    @property
+    def n_sequences(self) -> int:
+        """Sequences in the line."""
+        return len(self.row_lengths) if self.forks is None else sum(max(len(fork) - 1, 1) for fork in self.forks)
 
     @property
     def n_items(self) -> float:
@@ -62,7 +71,7 @@ class MicroBatch:
         Args:
             item: `token`: its targets, by weight; `row`: the weight of its row, shared by the row's sequences.
         """
-        n_sequences = len(self.row_lengths)
+        n_sequences = self.n_sequences
         if item == "row":
             each = n_sequences // len(self.per_row["weight"])
             return self.per_row["weight"].repeat_interleave(each) / each
@@ -128,6 +137,17 @@ def _identity_head(head: nn.Module) -> Iterator[list[torch.Tensor]]:
         del head.forward
 
 
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and the mode that it was in afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 class HiddenForward:
     """Calls a causal LM so that its head is never applied to a token that carries no loss.
 
@@ -160,8 +180,12 @@ class HiddenForward:
         if rope.kind_of(base.config) == "dynamic":  # frequencies follow the longest row of a line
             self.lays_rows_end_to_end = False
         self._is_flash = str(implementation).startswith("flash")
+        self._can_share: bool | None = None
         self._reads_hidden = reads_hidden
         self.is_plain_head = False
+        if self.lays_rows_end_to_end and not self._is_flash and not self._keeps_rows_apart(model, base):
+            self.lays_rows_end_to_end = False
+            logger.info("this model carries a state from token to token: rows are read one by one")
         self.is_plain_head = reads_hidden or self._probe(model, base)
         self.head: Any = self._output_head if self.is_plain_head else nn.Identity()
         if not self.is_plain_head:
@@ -185,18 +209,56 @@ class HiddenForward:
         device = base.get_input_embeddings().weight.device
         ids = torch.arange(5, device=device) % base.config.get_text_config().vocab_size
         batch = MicroBatch(ids, torch.arange(5, device=device), (5,), torch.tensor([1, 4], device=device), ids[:2])
-        was_training = model.training
-        model.eval()
-        try:
+        with _evaluating(model):
             own = self._call(model, batch)
             with _identity_head(self._output_head):
                 hidden = self._call(model, batch)
             if hidden.shape[-1] != getattr(self._output_head, "in_features", hidden.shape[-1]):
                 return False
             ours = self._output_head(hidden)
-        finally:
-            model.train(was_training)
         return ours.shape == own.shape and torch.allclose(ours.float(), own.float(), atol=1e-5, rtol=1e-4)
+
+    def can_share(self, model: nn.Module) -> bool:
+        """Whether the shared beginning of sequences may be read once (`MicroBatch.forks`); found out when first asked.
+
+        Noise would differ between two readings of a prompt, and balance is counted by sequence: with these aids it may
+        not. Models that carry a state from token to token, by convolution or recurrence, fail the probe.
+        """
+        if self._can_share is None:
+            has_aids = bool(self.aids.noise_alpha or self.aids.group_tokens or self.aids.balance)
+            may = self.lays_rows_end_to_end and not self._is_flash and not has_aids
+            self._can_share = may and self._probe_fork(model, base_model_of(model))
+        return self._can_share
+
+    @torch.no_grad()
+    def _keeps_rows_apart(self, model: nn.Module, base: nn.Module) -> bool:
+        """Whether what a row gives does not depend on the row before it."""
+        found = []
+        with _evaluating(model):
+            for before in ([0, 1, 2], [7, 8, 9]):
+                batch = _probe_line(base, [*before, 3, 4, 5], [0, 1, 2, 0, 1, 2], (3, 3))
+                found.append(self._call(model, batch)[3:])
+        return _agree(found[0], found[1], tolerance=1e-5)
+
+    @torch.no_grad()
+    def _probe_fork(self, model: nn.Module, base: nn.Module) -> bool:
+        """Whether two sequences with a shared beginning give what they give apart, neither depending on the other."""
+        head, places = [0, 1, 2], [0, 1, 2, 3, 4, 3, 4]
+
+        def read(first: list[int]) -> torch.Tensor:
+            batch = _probe_line(base, [*head, *first, 5, 6], places, (7,))
+            return self._run(model, replace(batch, forks=((3, 2, 2),)))
+
+        with _evaluating(model):
+            try:
+                one, other = read([3, 4]), read([8, 9])
+                left, right = (
+                    self._run(model, _probe_line(base, [*head, *rest], places[:5], (5,))) for rest in ([3, 4], [5, 6])
+                )
+            except (RuntimeError, TypeError, ValueError):
+                return False
+        is_same = _agree(one, torch.cat([left, right[3:]]), tolerance=1e-4)
+        return is_same and _agree(one[5:], other[5:], tolerance=1e-5)
 
     def _call(self, model: nn.Module, batch: MicroBatch) -> torch.Tensor:
         extra: dict[str, Any] = {}
@@ -207,6 +269,8 @@ class HiddenForward:
             extra = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
         elif self.lays_rows_end_to_end:
             extra = {"row_lengths": batch.row_lengths}
+            if batch.forks is not None:
+                extra["row_forks"] = batch.forks
         if self._takes_positions:
             extra["logits_to_keep"] = batch.positions
         if self._noise is not None:
@@ -260,6 +324,21 @@ class HiddenForward:
         if not self._reads_hidden:
             return hidden
         return seen[0][0] if self._takes_positions else seen[0][0][batch.positions]
+
+
+def _probe_line(base: nn.Module, ids: list[int], places: list[int], lengths: tuple[int, ...]) -> MicroBatch:
+    """A line of which every token is read."""
+    table: Any = base.get_input_embeddings()
+    line, at = (torch.tensor(numbers, device=table.weight.device) for numbers in (ids, places))
+    return MicroBatch(line % len(table.weight), at, lengths, torch.arange(len(ids), device=line.device), line)
+
+
+def _agree(found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:
+    """Whether two readings are one up to a share of the largest number; half precision rounds more."""
+    if found.dtype != torch.float32:
+        tolerance = max(tolerance * 100, 1e-2)
+    difference = (found.float() - expected.float()).abs().max()
+    return bool(difference <= tolerance * expected.float().abs().max())
 
 
 _VARLEN_IMPLEMENTATIONS = {VARLEN, VARLEN_EAGER, "flash_attention_2", "flash_attention_3"}

@@ -59,7 +59,7 @@ def expanded_blocks(model: nn.Module, config: RunConfig, n_layers: int) -> list[
     count = config.freeze_trainable_layers
     known = getattr(model.config.get_text_config(), EXPANDED, None)
     if known:
-        if "freeze_trainable_layers" in config.explicit and count != len(known):
+        if config.asks_for("freeze_trainable_layers") and count != len(known):
             raise ModelError(
                 f"freeze_trainable_layers: {count}, but this model was expanded by {len(known)} blocks; "
                 "drop the key, use_llama_pro knows them"

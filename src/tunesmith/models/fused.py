@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from tunesmith.models.linear import is_plain
+
 _ROWS = 64
 """Tokens of the MLP gate at a time: what is read and written in between stays in the cache of a core."""
 
@@ -90,7 +92,7 @@ def _is_plain_lora(module: Any) -> bool:
     """A peft LoRA layer that is one adapter on a float `nn.Linear`, without dropout, DoRA or other variants."""
     adapters = getattr(module, "active_adapters", None)
     base: Any = getattr(module, "base_layer", None)
-    if type(module).__name__ != "Linear" or not adapters or len(adapters) != 1 or type(base) is not nn.Linear:
+    if type(module).__name__ != "Linear" or not adapters or len(adapters) != 1 or not is_plain(base):
         return False
     name = adapters[0]
 
@@ -134,9 +136,10 @@ def _mlp_forward(module: Any) -> Any:
 @torch.no_grad()
 def _agrees(module: nn.Module, replacement: Any, width: int) -> bool:
     """Whether the replacement gives the module's own numbers on a probe of five tokens."""
-    parameter = next(module.parameters())
+    own = list(module.parameters())
+    dtype = next((parameter.dtype for parameter in own if parameter.is_floating_point()), torch.float32)
     generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(1, 5, width, generator=generator).to(parameter)
+    probe = torch.randn(1, 5, width, generator=generator).to(own[0].device, dtype)
     was_training = module.training
     module.eval()  # dropout inside would make any two passes differ
     try:

@@ -24,7 +24,9 @@ from tunesmith.models.forward import base_model_of
 from tunesmith.models.fused import fuse
 from tunesmith.models.hub import resolve_adapter, resolve_model
 from tunesmith.models.kernels import apply_liger, load_with_unsloth
+from tunesmith.models.linear import has_quantized_layers
 from tunesmith.models.provenance import check_provenance
+from tunesmith.models.quantize import check_trainable, finish_loading, plan_loading
 from tunesmith.models.value_head import attach_value_head
 from tunesmith.models.vocabulary import fit_vocabulary
 
@@ -66,19 +68,20 @@ def load_base(
     """The model of a folder, or one of its shape with random weights (`train_from_scratch`).
 
     Args:
-        config: `train_from_scratch`, `trust_remote_code`.
+        config: `train_from_scratch`, `trust_remote_code`, `quantization_bit` and its kin.
         folder: config.json and weights.
         dtype: of all weights.
         implementation: of attention.
         model_config: transformers' configuration where it is not just config.json.
 
     Raises:
-        ModelError: it cannot be loaded, or weights are missing.
+        ModelError: it cannot be loaded, weights are missing, or it cannot be quantised as the keys say.
     """
     from transformers import AutoModelForCausalLM
 
     model_config = model_config or read_config(config, folder)
-    common: dict[str, Any] = {"trust_remote_code": config.trust_remote_code, "config": model_config}
+    plan = plan_loading(config, folder, model_config, dtype)
+    common: dict[str, Any] = {"trust_remote_code": config.trust_remote_code, "config": model_config, **plan.arguments}
     try:
         with quiet_transformers():
             if config.train_from_scratch:
@@ -96,6 +99,8 @@ def load_base(
             f"{folder} lacks {len(missing)} weights of its own architecture (first: {missing[0]}): "
             "the download is not whole, or config.json belongs to another model"
         )
+    if plan.is_quantized:
+        finish_loading(model, plan, dtype)
     return model
 
 
@@ -168,11 +173,17 @@ def load_model(config: RunConfig, tokenizer: Any, *, trainable: bool, resume: Pa
         model = load_adapter(merge_adapters(model, adapters[:-1]), adapters[-1])
     if needs_value_head(config):
         attach_value_head(model, [*reversed(adapters), resolved.path], must_exist=True)
-    return model.to("cpu" if config.use_cpu else device()).eval()
+    return place(model, config).eval()
+
+
+def place(model: nn.Module, config: RunConfig) -> nn.Module:
+    """Puts a model on its device; quantised layers are where they were made."""
+    return model if has_quantized_layers(model) else model.to("cpu" if config.use_cpu else device())
 
 
 def _trainable_base(config: RunConfig, folder: Path, model_config: Any) -> nn.Module:
     """The base model in its number formats, with the kernels and the checkpointing of training."""
+    check_trainable(config, folder)
     precision = training_precision(config, stored_dtype(folder))
     logger.info("%s", precision.reason)
     if config.use_unsloth:
@@ -194,14 +205,17 @@ def _trainable_base(config: RunConfig, folder: Path, model_config: Any) -> nn.Mo
     return model
 
 
-def load_frozen(config: RunConfig, tokenizer: Any, name: str, adapters: Sequence[str] = ()) -> nn.Module:
+def load_frozen(
+    config: RunConfig, tokenizer: Any, name: str, adapters: Sequence[str] = (), bits: int | None = None
+) -> nn.Module:
     """A second model that is asked and never trained, with adapters merged into it; nothing random is drawn.
 
     Args:
-        config: of the run; precision, attention and device are as in training.
+        config: of the run; precision, attention, device and library of quantised weights are as in training.
         tokenizer: of the model in training.
         name: the model.
-        adapters: merged in order.
+        adapters: merged in order; one that lies on quantised weights stays apart.
+        bits: of its weights; None: not quantised.
 
     Raises:
         ModelError: files are missing or do not fit, or the model has tokens of its own.
@@ -215,15 +229,19 @@ def load_frozen(config: RunConfig, tokenizer: Any, name: str, adapters: Sequence
     rope.settle(config, model_config, found)
     with torch.random.fork_rng():
         implementation = attention.training_implementation(config.flash_attn)
-        model = load_base(config.replace(train_from_scratch=False), folder, dtype, implementation, model_config)
+        own = config.replace(train_from_scratch=False, quantization_bit=bits)
+        model = load_base(own, folder, dtype, implementation, model_config)
         rope.forget_lengths(model)
         if name == config.model_name_or_path:
             fit_vocabulary(model, tokenizer, config)
         else:
             _check_tokens(tokenizer, model, folder)
-    model = merge_adapters(model, found)
+    if found and has_quantized_layers(model):
+        model = load_adapter(merge_adapters(model, found[:-1]), found[-1])
+    else:
+        model = merge_adapters(model, found)
     model.config.use_cache = False
-    return model.to("cpu" if config.use_cpu else device()).eval().requires_grad_(False)
+    return place(model, config).eval().requires_grad_(False)
 
 
 def _check_tokens(tokenizer: Any, model: nn.Module, folder: Path) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from tunesmith.core.log import get_logger
 from tunesmith.models.forward import HiddenForward, MicroBatch
+from tunesmith.models.linear import plain_tensors
 
 logger = get_logger(__name__)
 
@@ -27,14 +28,15 @@ def activation_bytes_per_token(model: nn.Module, forward: HiddenForward) -> floa
         model: the model as it will be trained.
         forward: how it is called.
     """
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    weights |= {b.untyped_storage().data_ptr() for b in model.buffers()}
+    held = [part for tensor in (*model.parameters(), *model.buffers()) for part in plain_tensors(tensor)]
+    weights = {tensor.untyped_storage().data_ptr() for tensor in held}
     seen: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            seen[storage.data_ptr()] = storage.nbytes()
+        for part in plain_tensors(tensor):
+            storage = part.untyped_storage()
+            if storage.data_ptr() not in weights:
+                seen[storage.data_ptr()] = storage.nbytes()
         kept.append(tensor)  # holds the storage, so that no later one gets the same address
         return tensor
 

@@ -38,6 +38,13 @@ def _lora(config: RunConfig, model: nn.Module, new_ids: list[int]) -> Any:
     additional = check_names(config.additional_target, "additional_target", model)
     is_tied = bool(model.config.get_text_config().tie_word_embeddings)
     embedding, head = leaf_of(model, model.get_input_embeddings()), leaf_of(model, model.get_output_embeddings())
+    tied = {embedding, head} if is_tied else set()
+    named = tied & {name.rsplit(".", 1)[-1] for name in targets.modules}
+    if named:
+        raise ModelError(
+            f"lora_target: {min(map(str, named))} is tied: embedding and head of this model are one matrix, and an "
+            "adapter on it could not be merged; name it in additional_target, which trains it whole"
+        )
     indices: Any = None
     if new_ids and embedding and embedding not in additional:
         indices = {embedding: new_ids}
@@ -55,7 +62,7 @@ def _lora(config: RunConfig, model: nn.Module, new_ids: list[int]) -> Any:
         use_dora=config.use_dora,
         init_lora_weights=lora_start(config),
         trainable_token_indices=indices,
-        ensure_weight_tying=is_tied and bool({embedding, head} & {name.rsplit(".", 1)[-1] for name in additional}),
+        ensure_weight_tying=bool(tied & {name.rsplit(".", 1)[-1] for name in additional}),
     )
 
 

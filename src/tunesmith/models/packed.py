@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from tunesmith.core.log import get_logger
+from tunesmith.models.linear import is_plain
 
 logger = get_logger(__name__)
 
@@ -48,7 +49,7 @@ def _agrees(module: nn.Linear, forward: Any) -> bool:
 
 def _is_packable(module: nn.Module) -> bool:
     return (
-        type(module) is nn.Linear
+        is_plain(module)
         and module.weight.dtype == torch.float32
         and module.weight.device.type == "cpu"
         and "forward" not in vars(module)

@@ -93,7 +93,13 @@ def _add_tensors(digest: Any, handle: BinaryIO, size: int, file: Path) -> None:
 
 
 def write_provenance(
-    folder: Path, *, base_model: str, base_path: Path, template: str | None, stacked_adapters: Sequence[Path] = ()
+    folder: Path,
+    *,
+    base_model: str,
+    base_path: Path,
+    template: str | None,
+    stacked_adapters: Sequence[Path] = (),
+    quantization: str | None = None,
 ) -> None:
     """Writes `tunesmith.json` beside an adapter.
 
@@ -103,6 +109,7 @@ def write_provenance(
         base_path: the resolved folder of the base.
         template: `template` as trained.
         stacked_adapters: adapters that were merged into the base before this one was trained, in order.
+        quantization: how the base was held while training; None: as it is.
     """
     stacked = [{"name": str(path), "fingerprint": fingerprint(path)} for path in stacked_adapters]
     note = {
@@ -110,6 +117,7 @@ def write_provenance(
         "base_fingerprint": fingerprint(base_path),
         "template": template,
         "stacked_adapters": stacked,
+        "quantization": quantization,
     }
     write_json(folder / PROVENANCE_FILE, note)
 

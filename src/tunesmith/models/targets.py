@@ -10,6 +10,7 @@ from torch import nn
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.lazy import nearest
+from tunesmith.models.linear import linear_layers
 
 _PATTERN_SIGNS = re.compile(r"[\\()\[\]{}*+?|^$]")
 """What no name of a module holds: text with one of these is a regular expression."""
@@ -34,8 +35,7 @@ def linear_names(model: nn.Module) -> list[str]:
 
 
 def _linear(model: nn.Module) -> list[str]:
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head]
+    return list(linear_layers(model))
 
 
 def expert_parameters(model: nn.Module) -> list[str]:

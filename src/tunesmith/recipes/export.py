@@ -43,6 +43,7 @@ def run(config: RunConfig) -> Path:
     from tunesmith.models.value_head import copy_value_head
 
     target = _target(config)
+    config = _unquantised(config)
     base = hub.resolve_model(
         config.model_name_or_path or "",
         revision=config.model_revision,
@@ -70,7 +71,7 @@ def run(config: RunConfig) -> Path:
         context = context_of(model.config)
         write_weights(model, folder, dtype=dtype, shard_gb=config.export_size)
         if copy_value_head([*reversed(adapters), base.path], folder):
-            _logger.info("its value head goes with it: the folder is a reward model")
+            _logger.info("its value head goes with it: the scores of a reward model, or the critic of PPO")
         write_tokenizer(tokenizer, folder)
         write_conformance(folder, tokenizer, template, settings_of(config), ends)
         write_atomic(folder / "Modelfile", write_modelfile(config, tokenizer, template, ends, context))
@@ -111,12 +112,17 @@ def _target(config: RunConfig) -> Path:
         raise ExportError(
             "export_legacy_format: transformers 5 writes safetensors only (all current programs read them); drop it"
         )
-    if config.quantization_bit is not None:
-        raise ExportError(
-            "quantization_bit: an adapter is merged into full weights, never into quantised ones; drop the key, the "
-            "adapter fits the same base unquantised"
-        )
     return Path(config.export_dir).expanduser()
+
+
+def _unquantised(config: RunConfig) -> RunConfig:
+    """An adapter trained on a quantised base is merged into the base as it was: rounded weights would lose it."""
+    if config.quantization_bit is None:
+        return config
+    _logger.info(
+        "quantization_bit is for training and answering: the adapter is merged into the unquantised base, in float32"
+    )
+    return config.replace(quantization_bit=None)
 
 
 def _dtype(config: RunConfig, base: Path) -> torch.dtype:

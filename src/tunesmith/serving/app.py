@@ -115,10 +115,17 @@ def run(config: RunConfig) -> None:
     """
     settings = ServerSettings.from_env()
     sockets = [_bound(settings)]  # before the model: a port in use must not cost its loading
+    serve(build_app(_load(config, settings)), settings, sockets)
+
+
+def _load(config: RunConfig, settings: ServerSettings) -> Service:
+    if config.stage == "rm":
+        from tunesmith.serving.reward import load_reward_service
+
+        return load_reward_service(config, settings)
     from tunesmith.serving.start import load_service
 
-    service = load_service(config, settings)
-    serve(build_app(service), settings, sockets)
+    return load_service(config, settings)
 
 
 def _bound(settings: ServerSettings) -> Any:

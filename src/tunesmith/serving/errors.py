@@ -61,6 +61,16 @@ def not_supported(param: str, why: str) -> ApiError:
     return bad_request(f"{param}: {why}", param, "unsupported_parameter")
 
 
+def only_for(why: str) -> ApiError:
+    """405: the model that is served does another work."""
+    return ApiError(HTTPStatus.METHOD_NOT_ALLOWED, why, code="wrong_kind_of_model", headers={"Allow": ""})
+
+
+def too_late(seconds: float) -> ApiError:
+    """504: the server has used up the time that a request may take."""
+    return ApiError(HTTPStatus.GATEWAY_TIMEOUT, f"the answer took longer than {seconds:g} seconds (API_TIMEOUT)")
+
+
 def internal_error() -> ApiError:
     """500: a fault of ours; what it was stands in the server's log only."""
     return ApiError(

@@ -13,7 +13,7 @@ from tunesmith.core.errors import BusyError, TunesmithError
 from tunesmith.inference.answer import AnswerReader, News
 from tunesmith.inference.engine import GenerationRequest
 from tunesmith.inference.runner import EngineRunner, Ticket
-from tunesmith.serving.errors import ApiError, bad_request, internal_error
+from tunesmith.serving.errors import ApiError, bad_request, internal_error, too_late
 from tunesmith.serving.metrics import Metrics
 
 PING_SECONDS = 15.0
@@ -119,9 +119,7 @@ class Job:
     def _remaining(self) -> float:
         seconds = self._timeout - (time.monotonic() - self._started)
         if seconds <= 0:
-            raise ApiError(
-                HTTPStatus.GATEWAY_TIMEOUT, f"the answer took longer than {self._timeout:g} seconds (API_TIMEOUT)"
-            )
+            raise too_late(self._timeout)
         return seconds
 
     async def _pump(self, place: int, arrived: asyncio.Queue[tuple[int, News] | BaseException]) -> None:

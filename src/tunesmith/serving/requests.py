@@ -10,6 +10,7 @@ from tunesmith.serving.fields import Body, Inert, OpenBody, RequestBody
 
 MOST_CHOICES = 16
 MOST_MESSAGES = 4096
+MOST_SCORED = 1024
 MOST_STOPS = 16
 MOST_TOP_LOGPROBS = 20
 MOST_TOKENS = 1_000_000_000
@@ -181,8 +182,8 @@ class ScoreRequest(RequestBody):
     """POST /v1/score/evaluation."""
 
     model: str
-    messages: list[str] = Field(min_length=1)
-    max_length: Tokens | None = None
+    messages: list[str] = Field(min_length=1, max_length=MOST_SCORED)
+    max_length: Tokens | None = Field(None, description="Longer texts are cut to so many tokens.")
 
 
 class AdapterRequest(RequestBody):

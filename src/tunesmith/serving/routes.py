@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from http import HTTPStatus
 from typing import Any
 
@@ -11,7 +12,6 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from tunesmith.inference.answer import News
 from tunesmith.serving import replies
 from tunesmith.serving.adapters import drop_adapter, put_adapter
-from tunesmith.serving.errors import ApiError
 from tunesmith.serving.job import Job, collect
 from tunesmith.serving.replies import Envelope, JsonObject
 from tunesmith.serving.requests import AdapterRequest, ChatRequest, CompletionRequest, ScoreRequest
@@ -145,14 +145,18 @@ async def remove_adapter(request: Request, name: str) -> dict[str, Any]:
 
 @router.post("/v1/score/evaluation", tags=["answers"])
 async def score(request: Request, body: ScoreRequest) -> Response:
-    """Scores of a reward model; refused, since reward models are not built yet."""
-    service_of(request).names.resolve(body.model)
-    raise ApiError(
-        HTTPStatus.METHOD_NOT_ALLOWED,
-        "only reward models give scores, and they (stage: rm) are not built yet",
-        code="not_a_reward_model",
-        headers={"Allow": ""},
-    )
+    """What a reward model (stage: rm) makes of whole texts, prompt and answer with the template's marks."""
+    service = service_of(request)
+    service.log("POST /v1/score/evaluation", body.model_dump(exclude_none=True))
+    scores = await service.score(body)
+    reply = {
+        "id": f"scoreval-{uuid.uuid4().hex}",
+        "object": "score.evaluation",
+        "model": body.model,
+        "scores": scores,
+    }
+    service.log("reply", reply)
+    return JSONResponse(reply)
 
 
 @router.get("/health", tags=["server"])

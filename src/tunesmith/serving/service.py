@@ -16,11 +16,11 @@ from tunesmith.inference.engine import GenerationRequest, SamplingParams
 from tunesmith.inference.runner import EngineRunner
 from tunesmith.serving.constraint import Vocabulary, constraint_of
 from tunesmith.serving.dialect import Dialect
-from tunesmith.serving.errors import bad_request
-from tunesmith.serving.job import Job
+from tunesmith.serving.errors import bad_request, only_for, too_late
+from tunesmith.serving.job import Job, busy
 from tunesmith.serving.metrics import Metrics
 from tunesmith.serving.names import ModelNames
-from tunesmith.serving.requests import MOST_CHOICES, ChatRequest, CompletionRequest
+from tunesmith.serving.requests import MOST_CHOICES, ChatRequest, CompletionRequest, ScoreRequest
 from tunesmith.serving.sampling import check_room, sampling_of
 from tunesmith.serving.settings import ServerSettings
 
@@ -40,6 +40,7 @@ class Service:
         names: models that may be asked for.
         settings: address, key, limits.
         context: prompt and answer together, in tokens; None: unknown.
+        is_reward_model: it scores and does not answer.
         metrics: counters.
     """
 
@@ -49,8 +50,10 @@ class Service:
     names: ModelNames
     settings: ServerSettings
     context: int | None = None
+    is_reward_model: bool = False
     metrics: Metrics = field(default_factory=Metrics)
     vocabulary: Vocabulary = field(init=False)
+    _scoring: int = 0
     # Tokenizers are not made for several threads; one thread of its own keeps long prompts off the event loop.
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "tunesmith-prompts"))
 
@@ -113,7 +116,46 @@ class Service:
             )
         return prompt, "".join(map(self.dialect.token_text, prompt))
 
+    async def score(self, body: ScoreRequest) -> list[float]:
+        """Scores of texts as they are: marks of the template belong into them, none are added.
+
+        Raises:
+            ApiError: it is no reward model, too many wait, a text is empty or too long, or the time is over.
+        """
+        self.names.resolve(body.model)
+        if not self.is_reward_model:
+            raise only_for("reward models give scores; this model answers (POST /v1/chat/completions)")
+        if self._scoring >= self.settings.max_queue:
+            raise busy(f"{self._scoring} requests wait already; try again later", self.runner)
+        sequences = await self.apart(lambda: [self._scored(text, i, body) for i, text in enumerate(body.messages)])
+        self._scoring += 1
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                return await self.on_engine(lambda engine: engine.scores(sequences))
+        except TimeoutError as error:
+            raise too_late(self.settings.timeout) from error
+        finally:
+            self._scoring -= 1
+            self.metrics.prompt_tokens += sum(map(len, sequences))
+
+    def _scored(self, text: str, index: int, body: ScoreRequest) -> list[int]:
+        ids = self.dialect.plain_ids(text)
+        place = f"messages[{index}]"
+        if not ids:
+            raise bad_request(f"{place} is empty: there is nothing to score", place)
+        if body.max_length is not None:
+            ids = ids[: body.max_length]
+        if self.context is not None and len(ids) > self.context:
+            raise bad_request(
+                f"{place} has {len(ids)} tokens, this model reads {self.context}; send max_length to cut texts",
+                place,
+                "context_length_exceeded",
+            )
+        return ids
+
     def _start(self, requests: list[GenerationRequest], readers: list[AnswerReader]) -> Job:
+        if self.is_reward_model:
+            raise only_for("a reward model is served here: it gives scores (POST /v1/score/evaluation), no answers")
         return Job(self.runner, requests, readers, self.metrics, self.settings.timeout)
 
     async def on_engine(self, work: Callable[[Any], T]) -> T:

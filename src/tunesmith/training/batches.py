@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -145,7 +145,9 @@ def plan_micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return [sorted(group) for group in groups]
 
 
-def lay_end_to_end(rows: Sequence[Row], reads: str = "targets", parts: Iterable[int] | None = None) -> MicroBatch:
+def lay_end_to_end(
+    rows: Sequence[Row], reads: str = "targets", parts: Iterable[int] | None = None, *, shares: bool = False
+) -> MicroBatch:
     """Makes the tensors of one micro-batch.
 
     Args:
@@ -153,40 +155,95 @@ def lay_end_to_end(rows: Sequence[Row], reads: str = "targets", parts: Iterable[
         reads: `targets`: hidden states are taken where a trained token is predicted; `ends`: at the last token of each
             sequence, which stands in `targets`, too.
         parts: which sequences of each row are laid; None: all.
+        shares: the untrained beginning that the two sequences of a row have in common is laid once.
 
     Returns:
         A MicroBatch whose `targets` are the trained tokens, each predicted from the position before it in its own
         sequence; the sequences of a row lie beside each other.
     """
-    sequences = [sequence for row in rows for sequence in _chosen(row, parts)]
-    lengths = tuple(len(sequence.input_ids) for sequence in sequences)
-    input_ids = torch.cat([torch.as_tensor(sequence.input_ids, dtype=torch.long) for sequence in sequences])
-    position_ids = torch.cat([torch.arange(length) for length in lengths])
-    of_token = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    laid = [_lay(_chosen(row, parts), shares) for row in rows]
+    sequences = [sequence for one in laid for sequence in one.sequences]
+    starts = [0, *accumulate(len(one.ids) for one in laid)]
+    # Where each token of each sequence is in the line, sequence after sequence.
+    at = torch.cat([places + start for one, start in zip(laid, starts, strict=False) for places in one.places])
+    lengths = torch.tensor([len(sequence.input_ids) for sequence in sequences])
+    ends = lengths.cumsum(0) - 1
+    of_token = torch.arange(len(lengths)).repeat_interleave(lengths)
     if reads == "ends":
-        positions = torch.tensor(lengths).cumsum(0) - 1
-        targets_at, targets = positions, input_ids[positions]
+        chosen, predicting = ends, ends
+        labels = torch.cat([torch.as_tensor(sequence.input_ids, dtype=torch.long) for sequence in sequences])
     else:
         labels = torch.cat([torch.as_tensor(sequence.labels, dtype=torch.long) for sequence in sequences])
-        # The first token of a sequence has nothing to predict it from.
-        targets_at = ((labels != IGNORE_INDEX) & (position_ids > 0)).nonzero().squeeze(1)
-        positions, targets = targets_at - 1, labels[targets_at]
+        has_before = torch.ones(len(labels), dtype=torch.bool)
+        has_before[ends - lengths + 1] = False  # the first token of a sequence has nothing to predict it from
+        chosen = ((labels != IGNORE_INDEX) & has_before).nonzero().squeeze(1)
+        predicting = chosen - 1
+    sequence_of = of_token[chosen]
     row_weights = torch.tensor([row.weight for row in rows])
-    sequence_of = of_token[targets_at]
     weights = None
     if any(row.weight != 1 for row in rows):
         weights = row_weights.repeat_interleave(len(sequences) // len(rows))[sequence_of]
+    forks = tuple(fork for one in laid for fork in one.forks)
     return MicroBatch(
-        input_ids,
-        position_ids,
-        lengths,
-        positions,
-        targets,
+        torch.cat([torch.as_tensor(one.ids, dtype=torch.long) for one in laid]),
+        torch.cat([one.position_ids for one in laid]),
+        tuple(length for one in laid for length in one.lengths),
+        at[predicting],
+        labels[chosen],
         weights,
         sequence_of=sequence_of,
         per_target=_columns(sequences),
         per_row={"weight": row_weights, "desirable": torch.tensor([row.is_desirable for row in rows])},
+        forks=forks if any(forks) else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """The sequences of one row in the line.
+
+    Attributes:
+        sequences: as they are.
+        ids: tokens in the line.
+        position_ids: of these tokens, in their sequence.
+        places: for each sequence where each of its tokens is among `ids`.
+        lengths: tokens of each attention row.
+        forks: how each attention row forks, () where it is one sequence.
+    """
+
+    sequences: list[Tokens]
+    ids: list[int]
+    position_ids: torch.Tensor
+    places: list[torch.Tensor]
+    lengths: list[int]
+    forks: list[tuple[int, ...]]
+
+
+def _lay(sequences: list[Tokens], shares: bool) -> _Laid:
+    """One sequence behind the other, or both behind their common beginning."""
+    head = common_beginning(*sequences) if shares and len(sequences) == 2 else 0
+    counts = [len(sequence.input_ids) for sequence in sequences]
+    ids = list(sequences[0].input_ids[:head])
+    position_ids, places = [torch.arange(head)], []
+    for sequence, count in zip(sequences, counts, strict=True):
+        places.append(torch.cat([torch.arange(head), torch.arange(len(ids), len(ids) + count - head)]))
+        position_ids.append(torch.arange(head, count))
+        ids += sequence.input_ids[head:]
+    if head:
+        return _Laid(
+            sequences, ids, torch.cat(position_ids), places, [len(ids)], [(head, *(count - head for count in counts))]
+        )
+    return _Laid(sequences, ids, torch.cat(position_ids), places, counts, [()] * len(counts))
+
+
+def common_beginning(one: Tokens, other: Tokens) -> int:
+    """Tokens that two sequences begin with, up to where either is trained; at least one is left of each."""
+    most = min(len(one.input_ids), len(other.input_ids)) - 1
+    for place in range(most):
+        left, right = one.input_ids[place], other.input_ids[place]
+        if left != right or one.labels[place] != IGNORE_INDEX or other.labels[place] != IGNORE_INDEX:
+            return place
+    return max(most, 0)
 
 
 def _chosen(row: Row, parts: Iterable[int] | None) -> list[Tokens]:
@@ -203,7 +260,12 @@ def _columns(sequences: Sequence[Tokens]) -> dict[str, torch.Tensor]:
 
 
 def micro_batches(
-    step: StepRows, budget: int, reads: str = "targets", parts: tuple[int, ...] | None = None
+    step: StepRows,
+    budget: int,
+    reads: str = "targets",
+    parts: tuple[int, ...] | None = None,
+    *,
+    shares: bool = False,
 ) -> list[MicroBatch]:
     """The micro-batches of a step, no row in two of them; rows without a trained token are left out.
 
@@ -212,11 +274,18 @@ def micro_batches(
         budget: tokens of a micro-batch.
         reads: see `lay_end_to_end`.
         parts: see `lay_end_to_end`.
+        shares: see `lay_end_to_end`.
     """
     rows = [row for row in step.rows if row.n_trained]
-    lengths = [sum(len(sequence.input_ids) for sequence in _chosen(row, parts)) for row in rows]
-    plan = plan_micro_batches(lengths, budget)
-    return [lay_end_to_end([rows[index] for index in group], reads, parts) for group in plan]
+    plan = plan_micro_batches([line_length(row, parts, shares=shares) for row in rows], budget)
+    return [lay_end_to_end([rows[index] for index in group], reads, parts, shares=shares) for group in plan]
+
+
+def line_length(row: Row, parts: Iterable[int] | None = None, *, shares: bool = False) -> int:
+    """Tokens that a row takes in a line; arguments as of `lay_end_to_end`."""
+    sequences = _chosen(row, parts)
+    total = sum(len(sequence.input_ids) for sequence in sequences)
+    return total - common_beginning(*sequences) if shares and len(sequences) == 2 else total
 
 
 def idle_batch(kind: str, reads: str = "targets", parts: Iterable[int] | None = None) -> MicroBatch:

@@ -24,7 +24,7 @@ from tunesmith.data.cache import digest
 from tunesmith.data.progress import progress
 from tunesmith.models.provenance import weights_digest
 from tunesmith.objectives.base import REFERENCE_LOGPS, Scored
-from tunesmith.training.batches import Row, collate, lay_end_to_end, plan_micro_batches
+from tunesmith.training.batches import Row, collate, lay_end_to_end, line_length, plan_micro_batches
 
 SHARD_ITEMS = 512
 """Items after which what was computed is made to last."""
@@ -187,9 +187,10 @@ class _Keeper:
         trainer, forward = self._trainer, self._trainer.hidden_forward
         budget = trainer.token_budget if forward.lays_rows_end_to_end else 1
         found: list[Any] = [None] * len(rows)
-        for group in plan_micro_batches([len(row.input_ids) for row in rows], budget):
+        shares = trainer.objective.example_kind == "preference" and forward.can_share(trainer.model)
+        for group in plan_micro_batches([line_length(row, shares=shares) for row in rows], budget):
             members = [rows[index] for index in group]
-            batch = lay_end_to_end(members).to(trainer.args.device)
+            batch = lay_end_to_end(members, shares=shares).to(trainer.args.device)
             with trainer.compute_loss_context_manager():
                 logps = Scored(forward(trainer.model, batch), forward.head, batch.targets).per_token_logps()
             parts = logps.float().cpu().split([row.n_trained for row in members])

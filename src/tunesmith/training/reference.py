@@ -107,7 +107,8 @@ def find_reference(config: RunConfig, objective: Objective, forward: HiddenForwa
     if names_reference(config) or config.finetuning_type not in ADAPTER_TYPES:
         name = config.ref_model or config.model_name_or_path or ""
         logger.info("reference: %s, a model of its own", " + ".join([name, *config.ref_model_adapters]))
-        return ModelReference(load_frozen(config, tokenizer, name, config.ref_model_adapters))
+        bits = config.ref_model_quantization_bit
+        return ModelReference(load_frozen(config, tokenizer, name, config.ref_model_adapters, bits))
     if config.adapter_name_or_path and not config.create_new_adapter:
         logger.info(
             "reference: the base model without the adapter that is trained on; to hold the run near that adapter "

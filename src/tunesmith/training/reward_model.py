@@ -51,7 +51,8 @@ def find_reward_model(config: RunConfig, model: nn.Module, tokenizer: Any) -> Re
             raise ModelError(f"reward_model: {folder} holds no {FILE}; train a reward model with stage: rm")
         return AdapterReward(model, folder)
     adapters = (config.reward_model_adapters,) if config.reward_model_adapters else ()
-    own = config.replace(stage="rm", model_name_or_path=name, adapter_name_or_path=adapters)
+    bits = config.reward_model_quantization_bit
+    own = config.replace(stage="rm", model_name_or_path=name, adapter_name_or_path=adapters, quantization_bit=bits)
     return ModelReward(load_model(own, tokenizer, trainable=False))
 
 

@@ -19,7 +19,8 @@ class Method(Group):
         "sft",
         "Kind of training: pt (plain text), sft (conversations), rm, dpo, kto (preferences), ppo, grpo (rewards).",
         choices=("pt", "sft", "rm", "ppo", "dpo", "kto", "grpo"),
-        commands=("train", "data"),
+        commands=("train", "data", "api"),
+        note="`api` serves scores instead of answers where it says rm; any other value changes nothing there.",
     )
     finetuning_type: str = key(
         "lora",
@@ -63,10 +64,8 @@ class Lora(Group):
     create_new_adapter: bool = key(False, "Merge the given adapters into the base and train a new one.")
     use_rslora: bool = key(False, "Scale by the square root of the rank (rsLoRA).")
     use_dora: bool = key(False, "Train direction and size of weights apart (DoRA).")
-    loraplus_lr_ratio: float | None = key(
-        None, "LoRA+: learning rate of matrix B over that of A.", gt=0, not_yet="LoRA+"
-    )
-    loraplus_lr_embedding: float = key(1e-06, "LoRA+: learning rate of embeddings.", gt=0, not_yet="LoRA+")
+    loraplus_lr_ratio: float | None = key(None, "LoRA+: learning rate of matrix B over that of A; 16 is usual.", gt=0)
+    loraplus_lr_embedding: float = key(1e-06, "LoRA+: learning rate of matrices on an embedding.", gt=0)
     pissa_init: bool = key(False, "Start from the principal parts of the weights (PiSSA).")
     pissa_iter: int = key(16, "Steps of the fast decomposition; -1 computes it exactly.", ge=-1)
     pissa_convert: bool = key(False, "Save a PiSSA adapter as a plain LoRA.")

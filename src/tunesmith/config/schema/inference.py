@@ -89,18 +89,25 @@ class Quantization(Group):
 
     TITLE: ClassVar[str] = "quantisation"
     COMMANDS: ClassVar[tuple[str, ...]] = MODEL
-    NOT_YET: ClassVar[str] = "training and answering on quantised weights"
 
-    quantization_bit: int | None = key(None, "Bits per weight of the base model.", ge=1, le=8)
+    quantization_bit: int | None = key(
+        None,
+        "Bits per weight of the base model: 4 or 8 with bnb, quanto and torchao (4 on a GPU), 1 to 6 or 8 with hqq.",
+        ge=1,
+        le=8,
+        note="Only adapters are trained on it. Models stored as GPTQ, AWQ, AQLM or compressed-tensors need no key.",
+    )
     quantization_method: str = key(
         "bnb",
         "Library that quantises.",
-        choices=("bnb", "gptq", "awq", "aqlm", "quanto", "eetq", "hqq", "mxfp4", "fp8"),
+        choices=("bnb", "gptq", "awq", "aqlm", "quanto", "eetq", "hqq", "mxfp4", "fp8", "torchao"),
         value_names={"bitsandbytes": "bnb"},
     )
     quantization_type: str = key("nf4", "4-bit number format of bitsandbytes.", choices=("fp4", "nf4"))
     double_quantization: bool = key(True, "Quantise the scales, too.")
-    quantization_device_map: str | None = key(None, "Spread a 4-bit model over devices.", choices=("auto",))
+    quantization_device_map: str | None = key(
+        None, "Spread a 4-bit model that answers over devices.", choices=("auto",)
+    )
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)

@@ -116,7 +116,8 @@ class Memory(Group):
     use_reentrant_gc: bool = key(
         True,
         "Use torch's re-entrant kind of gradient checkpointing.",
-        note="Unless it is set, Tunesmith takes the kind without re-entry; both give the same gradients.",
+        note="Both kinds give the same gradients; Tunesmith takes the one without re-entry unless "
+        "`gradient_checkpointing_kwargs` says `use_reentrant: true`.",
         commands=TRAIN,
     )
     upcast_layernorm: bool = key(False, "Hold norm layers in float32 where the model has fewer bits.", commands=TRAIN)

@@ -7,8 +7,6 @@ from typing import ClassVar
 
 from tunesmith.config.schema.key import Group, key
 
-_REFERENCE = "quantised reference models"
-
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class Preference(Group):
@@ -34,5 +32,5 @@ class Preference(Group):
         (), "Adapters merged into the reference model, or without one into the base."
     )
     ref_model_quantization_bit: int | None = key(
-        None, "Bits per weight of the reference model.", ge=4, le=8, not_yet=_REFERENCE
+        None, "Bits per weight of the reference model: 4 or 8, made by quantization_method.", ge=4, le=8
     )

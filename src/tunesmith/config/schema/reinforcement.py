@@ -19,11 +19,7 @@ class Rewards(Group):
     )
     reward_model_adapters: str | None = key(None, "Adapters of a reward model of type full.")
     reward_model_quantization_bit: int | None = key(
-        None,
-        "Bits per weight of the reward model.",
-        ge=4,
-        le=8,
-        not_yet="a reward model on quantised weights of its own; a lora one shares the quantised base",
+        None, "Bits per weight of a reward model of type full: 4 or 8.", ge=4, le=8
     )
     reward_model_type: str = key("lora", "What the reward model is.", choices=("lora", "full", "api"))
     reward_funcs: tuple[str, ...] = key(

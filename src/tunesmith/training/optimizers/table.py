@@ -11,6 +11,7 @@ import torch
 from tunesmith.config.optimizer_rules import optimizer_family
 from tunesmith.core.lazy import lookup
 from tunesmith.core.log import get_logger
+from tunesmith.training.optimizers.groups import split_for_lora_plus
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -48,6 +49,8 @@ def optimizer_builder(config: RunConfig) -> Builder:
 def _build(config: RunConfig, trainer: Any) -> torch.optim.Optimizer:
     family = optimizer_family(config)
     optimizer: torch.optim.Optimizer = lookup(BUILDERS, family)(config, trainer)
+    if config.loraplus_lr_ratio:
+        split_for_lora_plus(optimizer, trainer.model, config)
     if family != "native":
         logger.info("optimizer: %s", describe(optimizer))
     return optimizer
