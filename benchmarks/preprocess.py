@@ -8,6 +8,9 @@ loop         one row after the other, each string of the template encoded by a c
 mapped       the same inside `datasets`: JSON to Arrow, one map to a common layout, one map to ids, batches of 1000
 mapped_all   the same with `num_proc` at the number of cores
 
+The first step is held against the bare imports of torch, transformers' Trainer and peft, in turn: what no program that
+trains with them can be below.
+
 `mapped` is what LLaMA-Factory does, step by step; the result says whether the package itself is installed. Resident
 memory of `ours` is measured at several sizes, after every row was read once in random order. Writes one JSON file.
 """
@@ -264,6 +267,14 @@ def first_step(data: Path, model: str) -> dict[str, float]:
         return {"seconds": first, "whole_run_seconds": time.perf_counter() - started, "began_before_all_rows": grew}
 
 
+def bare_imports() -> float:
+    """Seconds of a process that only imports what every training needs."""
+    code = "import torch, peft; from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer"
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"HF_HUB_OFFLINE": "1"}, check=True)
+    return time.perf_counter() - started
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
@@ -289,7 +300,9 @@ def main() -> None:
                 print(side, results[-1], flush=True)
         if len({one["sha256"] for results in runs.values() for one in results}) != 1:
             raise SystemExit("the sides gave other ids")
-        step = [first_step(data, arguments.model) for _ in range(arguments.repeats)]
+        step = [
+            {"bare_imports": bare_imports(), **first_step(data, arguments.model)} for _ in range(arguments.repeats + 1)
+        ]
         print("first step", step, flush=True)
         by_size = []
         for size in sizes:
@@ -321,7 +334,8 @@ def write(arguments: Any, runs: dict[str, Any], step: list[Any], by_size: list[A
         "times_faster_median": {side: statistics.median(values) for side, values in paired.items()},
         "times_faster_min": {side: min(values) for side, values in paired.items()},
         "cpu_seconds": cpu,
-        "first_step_seconds": statistics.median(one["seconds"] for one in step),
+        "first_step_seconds": min(one["seconds"] for one in step),
+        "bare_imports_seconds": min(one["bare_imports"] for one in step),
         "memory_growth": max(resident) / min(resident) - 1,
     }
     out = Path(arguments.out)

@@ -35,6 +35,9 @@ ROW = np.dtype(
 """What is known of a row: where its tokens are, tokens that carry loss, where it comes from, identity, weight;
 where its second sequence begins (0: it has one only), and the verdict on its answer."""
 _RELEASE_EVERY = 1 << 22
+"""Tokens that are read from mapped files before their pages are given back."""
+_MAPPED_AROUND = 1 << 15
+"""Tokens beside those that are read whose pages the system maps along with them."""
 
 
 class TrainItem(TypedDict):
@@ -81,7 +84,7 @@ class TokenStore:
         labels = np.where(self.trained[start:stop], ids, IGNORE_INDEX)
         first, last = (int(np.searchsorted(self.odd[:, 0], border)) for border in (start, stop))
         labels[self.odd[first:last, 0] - start] = self.odd[first:last, 1]
-        self._touched += stop - start
+        self._touched += stop - start + _MAPPED_AROUND
         if self._touched > _RELEASE_EVERY:
             self.release()
         return ids, labels
