@@ -231,7 +231,7 @@ def test_a_printed_command_is_one_that_runs(page: str, line: str, monkeypatch: p
             return
         own = ("--json", "--ids", "--row", "--png")
         rest = [word for before, word in pairwise(rest) if word not in own and before not in own[2:]]
-    if command in ("help", "version", "env", "schema", "webui") or "-h" in rest:
+    if command in ("help", "version", "env", "schema", "webui", "compare") or "-h" in rest:
         return
     read = CommandLine(rest)
     assert read.problems == []
