@@ -100,7 +100,7 @@ def load_base(
             "the download is not whole, or config.json belongs to another model"
         )
     if plan.is_quantized:
-        finish_loading(model, plan, dtype)
+        finish_loading(model, plan, config, dtype)
     return model
 
 
