@@ -41,6 +41,8 @@ def command_of(path: Path) -> str:
     folder = path.relative_to(ROOT / "examples").as_posix()
     if folder.startswith("merge_"):
         return "export"
+    if path.stem == "expand":
+        return "expand"
     if folder.startswith("data/"):
         return f"data {path.stem.partition('_')[0]}"
     if folder.startswith("eval/") or folder.endswith("_eval.yaml"):
@@ -51,7 +53,7 @@ def command_of(path: Path) -> str:
 def test_there_are_examples_and_pages() -> None:
     assert len(EXAMPLES) >= 16
     assert len(PAGES) >= 12
-    assert {command_of(path) for path in EXAMPLES} == {"train", "export", "chat", "eval", *MAKE}
+    assert {command_of(path) for path in EXAMPLES} == {"train", "export", "chat", "eval", "expand", *MAKE}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=named)
@@ -61,7 +63,7 @@ def test_an_example_loads_for_its_command_and_uses_each_of_its_keys(path: Path) 
     if config.command in MAKE and not config.model_name_or_path:
         return  # an endpoint writes the data, or rules do
     assert config.model_name_or_path
-    assert config.template in (*template_names(), "auto")
+    assert config.command == "expand" or config.template in (*template_names(), "auto")
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=named)
@@ -229,7 +231,7 @@ def test_a_printed_command_is_one_that_runs(page: str, line: str, monkeypatch: p
             return
         own = ("--json", "--ids", "--row", "--png")
         rest = [word for before, word in pairwise(rest) if word not in own and before not in own[2:]]
-    if command in ("help", "version", "env", "schema", "webui") or "-h" in rest:
+    if command in ("help", "version", "env", "schema", "webui", "compare") or "-h" in rest:
         return
     read = CommandLine(rest)
     assert read.problems == []

@@ -249,7 +249,7 @@ def test_faults_of_ours_leave_a_file(recipes: Recorder, capsys, tmp_path: Path, 
 def test_explain(capsys) -> None:
     assert main(["explain", "lora_rank", "run.yaml", "lora_rank=5"]) == 0
     assert "5  (lora_rank=5)" in capsys.readouterr().out
-    assert main(["explain", "--quantization-bit"]) == 0
+    assert main(["explain", "--fsdp"]) == 0
     assert "not yet" in capsys.readouterr().out
     assert main(["explain", "lora_rnk"]) == 2
     assert main(["explain", "run.yaml", "lora_rank"]) == 2

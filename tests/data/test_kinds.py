@@ -177,7 +177,7 @@ def test_a_stream_gives_the_same_items(prepare, stage, keys):
 def test_tokenized_rows_are_kept_and_taken_again(prepare, stage, tmp_path, monkeypatch):
     keys = {"tokenized_path": str(tmp_path / "kept"), "val_size": 2, "cutoff_len": 12}
     first = prepare(stage, **keys)
-    monkeypatch.setattr(pipeline, "load_datasets", None)
+    monkeypatch.setattr(pipeline, "run_jobs", None)
     second = prepare(stage, **keys)
     assert items(first.train) == items(second.train)
     assert items(first.eval) == items(second.eval)

@@ -22,10 +22,10 @@ lora_rank: 4
 dataset: {folder}/prompts.json
 cutoff_len: 64
 max_new_tokens: 6
-reward_funcs: length:4,regex:[aeiou]
+reward_funcs: {folder}/my.py:score
 per_device_train_batch_size: 2
 gradient_accumulation_steps: 1
-learning_rate: 1.0e-3
+learning_rate: 2.0e-4
 max_steps: 5
 save_steps: 2
 logging_steps: 1
@@ -51,6 +51,7 @@ def digest(folder: Path) -> str:
 def test_five_steps_resume_export_and_ask(tmp_path: Path, words: tuple[str, ...]) -> None:
     prompts = ["Name a colour.", "Who are you?", "What do cows eat?", "Say hello."]
     (tmp_path / "prompts.json").write_text(json.dumps([{"instruction": prompt} for prompt in prompts]))
+    (tmp_path / "my.py").write_text("def score(completions):\n    return [text.count('e') for text in completions]\n")
     config = tmp_path / "train.yaml"
     config.write_text(CONFIG.format(folder=tmp_path))
     whole, again = tmp_path / "whole", tmp_path / "again"

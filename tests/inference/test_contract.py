@@ -377,6 +377,7 @@ def test_answer_penalties_are_subtracted(kind):
         for _ in range(12):
             with torch.inference_mode():
                 logits = kind.model(torch.tensor([[5, 6, *answer]])).logits[0, -1]
+            logits = logits.clone()  # inference tensors cannot be written to outside of inference mode
             for token_id in set(answer):
                 logits[token_id] -= penalties.get("presence_penalty", 0)
                 logits[token_id] -= penalties.get("frequency_penalty", 0) * answer.count(token_id)
@@ -424,4 +425,16 @@ def test_beams_equal_generate(kind):
     requests = [GenerationRequest([5, 6, 7], sampling), GenerationRequest([8, 9], GREEDY)]
     beams, greedy = collect(kind.make(), requests)
     assert list(beams.token_ids) == want[0, 3:].tolist()
+    # With many ends to choose among, length_penalty decides when to stop.
+    ends, lengths = list(range(3, 60)), []
+    for penalty in (-4.0, 4.0):
+        settings["eos_token_id"] = ends
+        want = kind.model.generate(
+            ids, do_sample=False, num_beams=3, length_penalty=penalty, max_new_tokens=8, **settings
+        )
+        asked = GenerationRequest([5, 6, 7], replace(sampling, length_penalty=penalty, max_new_tokens=8), tuple(ends))
+        found = list(collect(kind.make(), [asked])[0].token_ids)
+        assert found == [i for i in want[0, 3:].tolist() if i not in ends and i != 0]
+        lengths.append(len(found))
+    assert lengths[0] < lengths[1]
     assert list(greedy.token_ids) == kind.answer([8, 9])

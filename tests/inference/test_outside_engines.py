@@ -18,6 +18,7 @@ from tunesmith.inference import sglang, vllm
 from tunesmith.inference.engine import GenerationRequest, SamplingParams
 from tunesmith.inference.opening import open_model
 from tunesmith.inference.stored_base import Base, check_tokens, find_base
+from tunesmith.inference.under_way import has_stop_text
 
 BASE = Base(Path("/m"), "bfloat16", positions=2048, vocabulary=448, n_gpus=2, seed=7)
 
@@ -198,6 +199,16 @@ def test_without_the_package_the_way_to_install_is_said(tiny_model_dir, backend)
         MissingPackageError, match=rf"infer_backend: {backend} needs .*pip install 'tunesmith\[{backend}\]'"
     ):
         open_model(config(tiny_model_dir, infer_backend=backend), batch_size=1)
+
+
+def test_stop_texts_of_several_bytes_a_character():
+    """One character may be four tokens, so a stop text of one character is looked for in more than two."""
+    text = "ab🙂c"
+    ids = list(text.encode())
+    ends = (has_stop_text(ids[:n], ["", "🙂"], lambda i: bytes(i).decode(errors="ignore")) for n in range(8))
+    assert next(n for n, is_end in enumerate(ends) if is_end) == 6
+    assert not has_stop_text(ids, ["x"], lambda i: bytes(i).decode(errors="ignore"))
+    assert not has_stop_text(ids, ["c"], None)
 
 
 def test_tokens_without_rows_are_refused(tiny_model_dir):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.inference import vllm_real
 from tunesmith.core.errors import ModelError
 from tunesmith.inference.chat import decode
 from tunesmith.inference.engine import GenerationRequest, SamplingParams
+from tunesmith.inference.runner import EngineRunner
 from tunesmith.inference.serving_adapters import add_configured
 
 GREEDY = SamplingParams(do_sample=False, max_new_tokens=10)
@@ -124,6 +126,18 @@ def test_what_does_not_fit_is_refused_and_the_engine_goes_on(engine, adapters, a
         engine.add_adapter("y", tmp_path / "high")
     assert engine.adapter_names == ()
     assert answers(engine, [(None, 1)]) == [alone[None, 1]]
+
+
+def test_the_runner_owns_it_in_a_thread(engine, alone):
+    async def ask():
+        runner = EngineRunner(engine)
+        try:
+            tickets = [runner.submit(GenerationRequest(prompt, GREEDY)) for prompt in PROMPTS]
+            return [list(done.token_ids) for ticket in tickets for done in await ticket.completions()]
+        finally:
+            runner.close(timeout=30)
+
+    assert asyncio.run(ask()) == [alone[None, place] for place in range(len(PROMPTS))]
 
 
 def test_the_command_line_answers_the_same_through_either_engine(tmp_path):

@@ -125,6 +125,20 @@ def test_logps_of_both_paths_equal_log_softmax(trains_head: bool, chunk: int, mo
     assert per_token_logps(torch.zeros(0, 8), head, torch.zeros(0, dtype=torch.long)).shape == (0,)
 
 
+def test_half_precision_states_meet_a_full_precision_head() -> None:
+    hidden, head, targets = problem()
+    plain = per_token_logps(hidden.detach(), head, targets)
+    half = hidden.detach().bfloat16().requires_grad_()
+    found = per_token_logps(half, head, targets)
+    found.sum().backward()
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, plain, atol=0.05)
+    assert half.grad is not None
+    assert half.grad.dtype == torch.bfloat16
+    assert head.weight.grad is not None
+    assert head.weight.grad.dtype == torch.float32
+
+
 def test_kl_by_hand() -> None:
     """p = (1/4, 3/4), q = (1/2, 1/2): 1/4 ln(1/2) + 3/4 ln(3/2); of a distribution to itself 0."""
     p, q = torch.tensor([[0.0, math.log(3.0)]]), torch.zeros(1, 2)

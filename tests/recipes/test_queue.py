@@ -14,7 +14,7 @@ from tunesmith.core.run_state import read_state
 from tunesmith.core.runs import Run, is_locked
 from tunesmith.recipes import queue
 from tunesmith.recipes.queue import QUEUED_CONFIG, enqueue, ensure_worker, waiting, work, worker_lock
-from tunesmith.recipes.runs import clone, differences, resume, state_of, stop, sweep, wait
+from tunesmith.recipes.runs import clone, differences, load_resolved, resume, state_of, stop, sweep, wait
 
 TRAINER = """
 import sys, time, yaml
@@ -138,7 +138,7 @@ def test_resume_and_clone_queue_the_same_configuration(workspace: Path, monkeypa
     assert "run_name: broken" in text
     clone(state_of("one", Path()), Path(), "saves/two", ["learning_rate=3e-4", "run_name=fine"])
     assert {run.folder.name for run in waiting(Path())} == {"one", "two"}
-    found = differences([Path("saves/one"), Path("saves/two")])
+    found = differences([load_resolved(one) for one in [Path("saves/one"), Path("saves/two")]])
     assert found == {"learning_rate": [5e-5, 3e-4]}
 
 

@@ -59,6 +59,7 @@ class Endpoint:
         self.said = "no"
         self.delay = 0.0
         self.usage = True
+        self.cut = False
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self.tokens: list[str] = []
@@ -122,7 +123,7 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
                 return
             kind = endpoint.fault()
             if kind == "slow":
-                time.sleep(0.6)
+                time.sleep(0.7)
             if kind == "drop":
                 self.close_connection = True
                 return
@@ -135,7 +136,10 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
                 return
             text = dressed(endpoint.answer(body), kind, endpoint.dice)
             usage = {"prompt_tokens": 100, "completion_tokens": 10} if endpoint.usage else None
-            choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            choice = {
+                "message": {"role": "assistant", "content": text},
+                "finish_reason": "length" if endpoint.cut else "stop",
+            }
             self.send(200, json.dumps({"choices": [choice], "usage": usage}))
             with endpoint.lock:
                 endpoint.answered[key] += 1
@@ -196,5 +200,5 @@ def settings(endpoint: Endpoint) -> dict[str, Any]:
         "entries_per_call": 2,
         "output_dir": "out",
         "retry_wait": 0.01,
-        "request_timeout": 0.4,
+        "request_timeout": 20,
     }

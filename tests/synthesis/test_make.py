@@ -79,7 +79,7 @@ def test_every_row_says_where_it_stands_and_the_loader_takes_the_files(endpoint,
 def test_thirty_percent_faults_and_five_kills_leave_an_exact_account(endpoint, settings) -> None:
     endpoint.faults, endpoint.delay = 0.3, 0.04
     keys = settings | {"chunk_tokens": 120, "entries_per_chunk": 12, "concurrency": 4}
-    keys |= {"max_retries": 1, "max_attempts": 2, "check_support": "rule"}
+    keys |= {"max_retries": 1, "max_attempts": 2, "request_timeout": 0.5}
     Path("make.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
     command = [sys.executable, "-m", "tunesmith", "data", "make", "make.yaml"]
     known_at_kill: list[tuple[set[str], int]] = []
@@ -157,7 +157,7 @@ def test_killed_or_not_the_data_set_is_the_same(endpoint, settings) -> None:
 
 def test_sigterm_lets_the_calls_under_way_finish(endpoint, settings) -> None:
     endpoint.delay = 0.2
-    Path("make.yaml").write_text(yaml.safe_dump(settings | {"concurrency": 2, "request_timeout": 5}), encoding="utf-8")
+    Path("make.yaml").write_text(yaml.safe_dump(settings | {"concurrency": 2}), encoding="utf-8")
     command = [sys.executable, "-m", "tunesmith", "data", "make", "make.yaml"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not endpoint.requests:
@@ -395,6 +395,23 @@ ENTRIES_PER_FILE=3
     assert kinds == {"如何看待", "分析", "比较", "解释", "评价", "为什么"}
     for path in Path("output").iterdir():
         assert b"sk-xxx" not in path.read_bytes(), f"the key is in {path}"
+
+
+def test_an_answer_that_was_cut_is_given_more_room(endpoint, settings) -> None:
+    def answer(body: dict[str, Any]) -> str:
+        text = usual(body)
+        endpoint.cut = body["max_tokens"] in (1280, 896, 500)
+        return text[: len(text) // 3] if endpoint.cut else text
+
+    endpoint.answer = answer
+    run(settings, concurrency=1)
+    first, second = (body["max_tokens"] for body in endpoint.requests[:2])
+    assert (first, second) in ((1280, 2 * 1280), (1280, 2 * 896)), "for both entries, or for the one that was cut off"
+    assert len(check_books(16)) == 16
+    endpoint.requests.clear()
+    told = run(settings, concurrency=1, max_new_tokens=500, output_dir="short")
+    assert "the reply broke off" in told
+    assert {body["max_tokens"] for body in endpoint.requests} == {500}
 
 
 def test_the_summary_page_is_whole_and_safe(endpoint, settings) -> None:

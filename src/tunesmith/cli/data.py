@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tunesmith.cli.help import wants_help
+from tunesmith.cli.words import take_switch, take_value
 from tunesmith.core.errors import DataError, Problem, ProblemsError, TunesmithError
 from tunesmith.core.lazy import nearest
 
@@ -38,8 +39,8 @@ def main(words: Sequence[str]) -> None:
 
 
 def _preview(words: list[str]) -> None:
-    row = _take_value(words, "--row")
-    ids = _take_switch(words, "--ids")
+    row = take_value(words, "--row")
+    ids = take_switch(words, "--ids")
     if row is not None and not (row.isdecimal() and int(row)):
         raise TunesmithError(f"--row takes the number of a row, from 1 on, not {row!r}")
     from tunesmith.config.load import load_config
@@ -51,7 +52,7 @@ def _preview(words: list[str]) -> None:
 
 
 def _check(words: list[str]) -> None:
-    as_json = _take_switch(words, "--json")
+    as_json = take_switch(words, "--json")
     try:
         result = _checked(words)
     except TunesmithError as error:
@@ -71,7 +72,7 @@ def _check(words: list[str]) -> None:
 
 
 def _checked(words: list[str]) -> CheckResult:
-    png = _take_value(words, "--png")
+    png = take_value(words, "--png")
     from tunesmith.config.load import load_config
 
     config = load_config(words, "data")
@@ -81,8 +82,8 @@ def _checked(words: list[str]) -> CheckResult:
 
 
 def _convert(words: list[str]) -> None:
-    layout = _take_value(words, "--to") or "openai"
-    overwrite = _take_switch(words, "--overwrite") or (_take_value(words, "--overwrite") or "false").lower() == "true"
+    layout = take_value(words, "--to") or "openai"
+    overwrite = take_switch(words, "--overwrite") or (take_value(words, "--overwrite") or "false").lower() == "true"
     if len(words) < 2 or any(word.startswith("-") for word in words[:2]):
         raise TunesmithError("write tunesmith data convert INPUT OUTPUT to=alpaca (or sharegpt, openai)")
     if layout not in _LAYOUTS:
@@ -123,25 +124,3 @@ def _split(words: list[str]) -> None:
     from tunesmith.recipes.split import split
 
     print(split(config))
-
-
-def _take_switch(words: list[str], name: str) -> bool:
-    """Whether a switch is among the words; it is taken out."""
-    found = name in words
-    words[:] = [word for word in words if word != name]
-    return found
-
-
-def _take_value(words: list[str], name: str) -> str | None:
-    """What follows an option, or its `=` (the dashes may be missing then); both are taken out."""
-    for place, word in enumerate(words):
-        if word == name:
-            if place + 1 == len(words):
-                raise TunesmithError(f"{name} wants a value behind it")
-            value = words[place + 1]
-            del words[place : place + 2]
-            return value
-        if word.startswith((f"{name}=", f"{name.removeprefix('--')}=")):
-            del words[place]
-            return word.partition("=")[2]
-    return None

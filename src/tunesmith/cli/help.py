@@ -37,7 +37,7 @@ check CONFIG [--json] [--png FILE]  every row; as one JSON object; the lengths d
 convert INPUT OUTPUT [to=alpaca | to=sharegpt | to=openai] [--overwrite]
                                     rows in another layout, read back and compared; needs no model
 make CONFIG, dialogue CONFIG, split CONFIG
-                                    data sets out of long text; data make -h and its kin list their keys"""
+                                    data sets out of long text; each lists its keys with -h"""
 }
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "runs": "tunesmith.cli.runs:main",
     "webchat": "tunesmith.cli.webchat:main",
     "webui": "tunesmith.cli.later:webui",
+    "compare": "tunesmith.cli.compare:main",
     "eval": "tunesmith.cli.evaluate:main",
     "explain": "tunesmith.cli.explain:main",
     "schema": "tunesmith.cli.schema:main",
@@ -41,6 +42,7 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   api        serve a model over HTTP, as OpenAI's clients speak it
   infer      answer a data set into a file
   eval       ask a benchmark: MMLU, C-Eval, CMMLU
+  compare    hold runs against each other on the same samples; table, JSON, page
   export     merge an adapter into its base model and write it out
   expand     add blocks to a model that leave its answers as they are (LLaMA Pro)
   data       preview CONFIG shows rows as the model sees them; check CONFIG reads every row;

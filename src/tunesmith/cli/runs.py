@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.cli.words import take_switch
 from tunesmith.core import env
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.lazy import nearest
@@ -51,12 +52,6 @@ def main(words: Sequence[str]) -> None:
     _ACTIONS[action](rest)
 
 
-def _take(words: list[str], switch: str) -> bool:
-    found = switch in words
-    words[:] = [word for word in words if word != switch]
-    return found
-
-
 def _need(words: list[str], count: int, usage: str) -> None:
     if len(words) < count:
         raise TunesmithError(f"write tunesmith runs {usage}")
@@ -65,7 +60,7 @@ def _need(words: list[str], count: int, usage: str) -> None:
 def _list(words: list[str]) -> None:
     from tunesmith.core.run_state import find_runs
 
-    as_json = _take(words, "--json")
+    as_json = take_switch(words, "--json")
     runs = find_runs(Path(words[0] if words else "."))
     if as_json:
         print(json.dumps([_as_json(run) for run in runs], ensure_ascii=False))
@@ -101,7 +96,7 @@ def _as_json(run: RunState) -> dict[str, Any]:
 def _show(words: list[str]) -> None:
     from tunesmith.core.run_state import last_lines
 
-    as_json = _take(words, "--json")
+    as_json = take_switch(words, "--json")
     _need(words, 1, "show RUN")
     run = _run(words[0])
     if as_json:
@@ -150,7 +145,7 @@ def _sweep(words: list[str]) -> None:
 def _stop(words: list[str]) -> None:
     from tunesmith.recipes.runs import stop
 
-    now = _take(words, "--now")
+    now = take_switch(words, "--now")
     _need(words, 1, "stop RUN [--now]")
     print(stop(_run(words[0]), now=now))
 
@@ -170,12 +165,12 @@ def _clone(words: list[str]) -> None:
 
 
 def _compare(words: list[str]) -> None:
-    from tunesmith.recipes.runs import differences
+    from tunesmith.recipes.runs import differences, load_resolved
 
-    as_json = _take(words, "--json")
+    as_json = take_switch(words, "--json")
     _need(words, 2, "compare RUN RUN...")
     runs = [_run(word) for word in words]
-    keys = differences([run.folder for run in runs])
+    keys = differences([load_resolved(run.folder) for run in runs])
     names = sorted({name for run in runs for name in run.numbers})
     numbers: dict[str, list[Any]] = {name: [run.numbers.get(name) for run in runs] for name in names}
     if as_json:

@@ -114,6 +114,21 @@ def second_answers_differ(config: RunConfig) -> Iterator[Fault]:
         yield Fault(("second_temperature", "temperature"), what, "set another second_temperature, or second_model")
 
 
+def conversations_are_json(config: RunConfig) -> Iterator[Fault]:
+    """Small models that write marked lines write one question and answer."""
+    as_text = (config.reply_format or ("text" if chosen_generator(config) == "local" else "json")) == "text"
+    if as_text and config.turns > 1:
+        keys = ("turns", "reply_format")
+        yield Fault(
+            keys, f"turns: {config.turns} needs reply_format: json", "set reply_format: json, if the model manages"
+        )
+    if as_text and (config.entries_per_call or 1) > 1:
+        keys = ("entries_per_call", "reply_format")
+        yield Fault(
+            keys, "entries_per_call needs reply_format: json: as text a call asks for one entry", "leave it out"
+        )
+
+
 def roles_are_named(config: RunConfig) -> Iterator[Fault]:
     """Dialogue is about one person."""
     if not config.roles:
@@ -128,6 +143,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[Fault]]], ...
     (MAKE, generator_is_known),
     (MAKE, limit_has_prices),
     (("data make",), second_answers_differ),
+    (("data make",), conversations_are_json),
     (("data dialogue",), roles_are_named),
 )
 """The commands that a rule is for, and the rule."""

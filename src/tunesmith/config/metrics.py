@@ -79,6 +79,8 @@ def chosen_metrics(config: RunConfig) -> tuple[str, ...]:
 
 def training_metrics(config: RunConfig) -> tuple[str, ...]:
     """The metrics on answers that evaluations while training compute; empty: none."""
+    if config.prediction_loss_only:
+        return ()
     if config.eval_metrics:
         return config.eval_metrics
     return chosen_metrics(config) if config.predict_with_generate else ()
@@ -164,6 +166,9 @@ def answers_can_be_found(config: RunConfig) -> Iterator[Fault]:
     if config.eval_metrics and not evaluates:
         what = "eval_metrics needs evaluation while training"
         yield Fault(("eval_metrics", "eval_strategy"), what, "set eval_strategy: steps or epoch")
+    if config.eval_metrics and config.prediction_loss_only:
+        what = "eval_metrics and prediction_loss_only exclude each other"
+        yield Fault(("eval_metrics", "prediction_loss_only"), what, "keep one")
     names = training_metrics(config)
     if not names or not evaluates:
         return

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tunesmith.core.errors import TemplateError
-from tunesmith.core.types import IGNORE_INDEX, Conversation, Message, Segment, Source
+from tunesmith.core.types import IGNORE_INDEX, Conversation, Message, Segment, Source, TokenizedRow
 from tunesmith.data.render import render_prompt, render_turn
 from tunesmith.data.report import DatasetReport, unwritable
 from tunesmith.data.rows import TrainItem
@@ -73,6 +73,30 @@ class PromptRows(Sequence[TrainItem]):
         for prompt in self.prompts:
             whole.update(repr((prompt.input_ids, prompt.label_text)).encode())
         return whole.hexdigest()
+
+
+def prompt_of(row: TokenizedRow, tokenizer: Any, ends: frozenset[int]) -> PromptRow | None:
+    """The last answer of a tokenized row and the prompt before it: what a model would be asked, and should say.
+
+    Args:
+        row: answers carry loss, prompts do not.
+        tokenizer: decodes.
+        ends: tokens that end an answer.
+
+    Returns:
+        None where no token stands before the answer, or nothing carries loss.
+    """
+    trained = [place for place, label in enumerate(row.labels) if label != IGNORE_INDEX]
+    if not trained:
+        return None
+    last = begin = trained[-1]
+    while begin > 0 and row.labels[begin - 1] != IGNORE_INDEX:
+        begin -= 1
+    if begin == 0:
+        return None
+    ids = list(row.input_ids[:begin])
+    label = tokenizer.decode(_until(list(row.labels[begin : last + 1]), ends), skip_special_tokens=True)
+    return PromptRow(ids, tokenizer.decode(ids), label, row.source, row.lost_tokens)
 
 
 def encode_prompts(

@@ -13,12 +13,11 @@ from tunesmith.core.journal import Journal
 from tunesmith.core.log import get_logger
 from tunesmith.evaluation.progress import ProgressBar
 from tunesmith.evaluation.prompts import Prompt, draw_examples, letter_tokens, write_prompts
-from tunesmith.evaluation.question import Subject
+from tunesmith.evaluation.question import ROWS_FILE, Subject
 from tunesmith.inference.chat import ChatFormat
 from tunesmith.inference.engine import Engine
 from tunesmith.inference.scoring import ScoreRequest
 
-ROWS_FILE = "questions.jsonl"
 _logger = get_logger(__name__)
 
 

@@ -19,9 +19,11 @@ class ProgressBar:
     Args:
         title: what is being done.
         total: how many there are.
+        live: False: lines alone, as where another bar is shown already.
     """
 
-    def __init__(self, title: str, total: int) -> None:
+    def __init__(self, title: str, total: int, *, live: bool = True) -> None:
+        self._live = live
         self._title = title
         self._total = total
         self._bar: Any = None
@@ -29,7 +31,7 @@ class ProgressBar:
         self._said = time.monotonic()
 
     def __enter__(self) -> ProgressBar:
-        if sys.stderr.isatty():
+        if self._live and sys.stderr.isatty():
             self._bar = _bar()
             self._task = self._bar.add_task(self._title, total=self._total, score="")
             self._bar.start()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+ROWS_FILE = "questions.jsonl"
+"""In `save_dir`: a row a question."""
 CATEGORIES = ("STEM", "Social Sciences", "Humanities", "Other")
 """The order in which results are told."""
 

@@ -109,7 +109,7 @@ class SteppedEngine:
                     n_left[delta.request_id] -= 1
                     if not n_left[delta.request_id]:
                         self._close_mail(delta.request_id)
-                        del places[delta.request_id]
+                        del places[delta.request_id], n_left[delta.request_id]
         finally:
             for request_id in places:
                 self._close_mail(request_id)

@@ -191,13 +191,13 @@ class _LinearLogps(torch.autograd.Function):
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         slopes = torch.empty_like(hidden) if needs_hidden else None
         logps = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
-        size = chunk_tokens(weight.shape[0])
+        size, (own, own_bias) = chunk_tokens(weight.shape[0]), _cast(weight, bias, hidden.dtype)
         for start in range(0, hidden.shape[0], size):
             rows = slice(start, start + size)
-            logits = F.linear(hidden[rows], weight, bias).float()
+            logits = F.linear(hidden[rows], own, own_bias).float()
             logps[rows], slope = _logps_and_slope(logits, targets[rows], needs_hidden)
             if slopes is not None:
-                torch.mm(slope.to(hidden.dtype), weight.to(hidden.dtype), out=slopes[rows])
+                torch.mm(slope.to(hidden.dtype), own, out=slopes[rows])
         needs_head = needs_weight or needs_bias
         ctx.save_for_backward(slopes, *((hidden, weight, bias, targets) if needs_head else ()))
         return logps
@@ -211,10 +211,10 @@ class _LinearLogps(torch.autograd.Function):
         hidden, weight, bias, targets = rest
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None else None
-        size = chunk_tokens(weight.shape[0])
+        size, (own, own_bias) = chunk_tokens(weight.shape[0]), _cast(weight, bias, hidden.dtype)
         for start in range(0, hidden.shape[0], size):
             rows = slice(start, start + size)
-            logits = F.linear(hidden[rows], weight, bias).float()
+            logits = F.linear(hidden[rows], own, own_bias).float()
             slope = _logps_and_slope(logits, targets[rows], True)[1].mul_(grad[rows, None])
             grad_weight.add_(slope.to(hidden.dtype).T @ hidden[rows])
             if grad_bias is not None:
@@ -225,6 +225,13 @@ class _LinearLogps(torch.autograd.Function):
             grad_bias.to(bias.dtype) if grad_bias is not None else None,
             None,
         )
+
+
+def _cast(
+    weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The head in the dtype of the hidden states, as autocast would have it; the backward pass runs outside of that."""
+    return weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
 def _logps_and_slope(

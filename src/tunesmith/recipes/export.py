@@ -71,7 +71,7 @@ def run(config: RunConfig) -> Path:
         context = context_of(model.config)
         write_weights(model, folder, dtype=dtype, shard_gb=config.export_size)
         if copy_value_head([*reversed(adapters), base.path], folder):
-            _logger.info("its value head goes with it: the folder is a reward model")
+            _logger.info("its value head goes with it: the scores of a reward model, or the critic of PPO")
         write_tokenizer(tokenizer, folder)
         write_conformance(folder, tokenizer, template, settings_of(config), ends)
         write_atomic(folder / "Modelfile", write_modelfile(config, tokenizer, template, ends, context))

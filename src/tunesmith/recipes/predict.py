@@ -61,7 +61,7 @@ def run(config: RunConfig, *, model: Any = None, tokenizer: Any = None) -> dict[
         file=folder / ROWS_FILE,
         engine=opened.engine,
         form=opened.form,
-        sampling=_sampling(config),
+        sampling=sampling_of(config),
         batch_size=config.per_device_eval_batch_size,
         adapter=opened.adapter,
         skip_special_tokens=config.skip_special_tokens,
@@ -79,7 +79,8 @@ def scoreboard(config: RunConfig) -> Callable[[], Scoreboard]:
     return lambda: Scoreboard(chosen_metrics(config), config.metric_options)
 
 
-def _sampling(config: RunConfig) -> SamplingParams:
+def sampling_of(config: RunConfig) -> SamplingParams:
+    """How predictions are drawn."""
     from tunesmith.inference.engine import SamplingParams
 
     sampling = SamplingParams.from_config(config)

@@ -20,7 +20,9 @@ from tunesmith.core.runs import Run
 from tunesmith.recipes.queue import QUEUED_CONFIG, enqueue
 
 RESOLVED_CONFIG = "training_args.yaml"
-_TECHNICAL = frozenset({"output_dir", "run_name", "overwrite_output_dir", "resume_from_checkpoint", "config_path"})
+_TECHNICAL = frozenset(
+    {"output_dir", "save_dir", "run_name", "overwrite_output_dir", "resume_from_checkpoint", "config_path"}
+)
 
 
 def state_of(name: str, root: Path) -> RunState:
@@ -147,9 +149,8 @@ def load_resolved(folder: Path) -> RunConfig:
     return load_config([str(config_file(folder))], "train", Checks(rules=False))
 
 
-def differences(folders: Sequence[Path]) -> dict[str, list[Any]]:
+def differences(configs: Sequence[RunConfig]) -> dict[str, list[Any]]:
     """Key -> its value in each run, for the keys in which the runs differ; paths of the run itself are left out."""
-    configs = [load_resolved(folder) for folder in folders]
     found = {}
     for name in KEYS:
         values = [getattr(config, name) for config in configs]

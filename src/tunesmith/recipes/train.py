@@ -5,14 +5,18 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tunesmith.config.metrics import training_metrics
 from tunesmith.config.result import ADAPTER_TYPES, merged_before
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import Interrupted, TrainingError
 from tunesmith.core.lazy import lookup
 from tunesmith.core.log import get_logger
 from tunesmith.core.runs import Run, merge_results, write_atomic
+
+if TYPE_CHECKING:
+    from tunesmith.evaluation.answers import AnswerScores
 
 logger = get_logger(__name__)
 
@@ -23,6 +27,7 @@ _PLOTTED = {
     "grpo": ("reward", "kl"),
 }
 """Stage -> metrics that are drawn beside the loss."""
+_SPEEDS = ("_runtime", "_per_second")
 _PARTS_OF_LOSS = ("_sft_loss", "_odds_ratio_loss")
 
 
@@ -99,6 +104,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     autocast = training_precision(config, stored_dtype(base_folder(model))).autocast
     objective = lookup(OBJECTIVES, objective_name(config.stage, config.pref_loss)).build(config)
     forward = HiddenForward(model, Aids.of(config), reads_hidden=objective.needs_value_head)
+    reference = find_reference(config, objective, forward, tokenizer)  # before memory is shared out: it may take some
     plan = plan_memory(config, model, forward, prepared, resume)
     stop = StopOnSignal()
 
@@ -121,7 +127,7 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
         objective=objective,
         forward=forward,
         token_budget=plan.tokens,
-        reference=find_reference(config, objective, forward, tokenizer),
+        reference=reference,
         hidden_metrics=frozenset(() if config.compute_accuracy or config.stage not in ("pt", "sft") else ("accuracy",)),
         checkpoint_facts=plan.facts,
         model=model,
@@ -136,7 +142,45 @@ def _make_session(config: RunConfig, run: Run, resume: Path | None, prepared: An
     if is_kept(config, objective):
         keep_reference(trainer)
     trainer.reinforcement = find_reinforcement(config, objective, model, tokenizer, prepared.train)
+    trainer.answer_scores = find_answer_scores(config, model, tokenizer, prepared.eval)
     return Session(config, run, trainer, stop, resume)
+
+
+def find_answer_scores(config: RunConfig, model: Any, tokenizer: Any, rows: Any) -> AnswerScores | None:
+    """What scores answers in evaluations; None where the configuration wants none.
+
+    Args:
+        config: `eval_metrics`, `predict_with_generate`, generation keys.
+        model: in training; it answers, too.
+        tokenizer: goes with it.
+        rows: to evaluate on, by name with `eval_on_each_dataset`.
+
+    Raises:
+        TunesmithError: a metric that fails on the first row.
+    """
+    from tunesmith.evaluation.answers import AnswerScores
+    from tunesmith.evaluation.metrics.scoreboard import Scoreboard
+    from tunesmith.inference.opening import open_model
+    from tunesmith.recipes.predict import sampling_of
+    from tunesmith.training.random_state import random_state_kept
+
+    names = training_metrics(config)
+    if not names or rows is None or config.stage != "sft":
+        return None
+    was_training = model.training
+    by_prefix = {f"eval_{name}": part.rows for name, part in rows.items()} if isinstance(rows, dict) else None
+    with random_state_kept():  # a function of the user's is tried out, and may draw
+        opened = open_model(config, batch_size=config.per_device_eval_batch_size, model=model, tokenizer=tokenizer)
+        model.train(was_training)
+        return AnswerScores(
+            opened.engine,
+            opened.form,
+            sampling_of(config),
+            by_prefix or {"eval": rows.rows},
+            lambda: Scoreboard(names, config.metric_options),
+            seed=config.seed,
+            folder=Path(config.output_dir or "."),
+        )
 
 
 def fit(session: Session) -> None:
@@ -257,6 +301,8 @@ def _plot(session: Session) -> None:
         for key in entry
         if key.startswith("eval_") and key.endswith(("_loss", "_accuracy")) and not key.endswith(_PARTS_OF_LOSS)
     }
+    if session.trainer.answer_scores is not None:
+        names |= {key for entry in history for key in entry if key.startswith("eval_") and not key.endswith(_SPEEDS)}
     for name in sorted(names):
         plot_metric(history, name, session.run.folder)
 

@@ -119,7 +119,10 @@ class Endpoint:
     def _give_up_if_hopeless(self, again: _Again, repetition: int) -> None:
         if again.reason in _HOPELESS and not self._is_proven and repetition + 1 >= _TRIES_TO_CONNECT:
             raise GeneratorError(f"base_url {self.name} {_HOPELESS[again.reason].format(again.detail)}")
-        if repetition >= self._address.max_retries or (again.wait or 0) > LONGEST_WAIT:
+        if (again.wait or 0) > LONGEST_WAIT:
+            wait = f"{(again.wait or 0) / 60:.0f} minutes ({again.reason}: {again.detail})"
+            raise GeneratorError(f"{self.name} asks to wait {wait}; the same command goes on after that")
+        if repetition >= self._address.max_retries:
             raise CallFailedError(again.reason, f"{again.detail} ({repetition + 1} tries)".strip())
 
     async def _once(self, call: Call) -> Reply:

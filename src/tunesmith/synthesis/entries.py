@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
 _ENTRIES_PER_CALL = 5
 _TOKENS = 512
 _TOKENS_PER_ENTRY = 384
+_TOKENS_OF_TEXT = 192
 _LEAST_SUPPORT = {"zh": 0.15, "ja": 0.15, "ko": 0.15}
 _OTHER_SUPPORT = 0.5
 _LONGEST_FOCUS = 200
+_LEANS = re.compile(r"(?:It|He|She|They|This|That|These|Those|But|And|Then|His|Her|Its|Their)\b|[他她它这那此其但]")
+"""Beginnings of sentences that say little without the one before."""
 _SHOWN = 2000
 _MOST_GROUNDS = 64
 """Chunks that are kept ready to compare with; a long book has thousands."""
@@ -103,11 +107,12 @@ class EntryMaker:
 
     def _slots(self, chunk: Chunk, place: int) -> Iterator[Slot]:
         kinds = self.config.instruction_types or TYPES[language_of(script_of(chunk.text))]
-        spots = [text for text in self._spots(chunk) if any(sign.isalnum() for sign in text)]
+        spots = [text for text in self._spots(chunk) if any(sign.isalnum() for sign in text)] or [""]
         count = self.config.entries_per_chunk
         for number in range(count):
-            focus = spots[number * len(spots) // count] if spots else ""
-            yield Slot(chunk, place, number + 1, Wish(kinds[(place + number) % len(kinds)], focus))
+            spot = number * len(spots) // count
+            lead = spots[spot - 1] if spot and _LEANS.match(spots[spot]) else ""
+            yield Slot(chunk, place, number + 1, Wish(kinds[(place + number) % len(kinds)], spots[spot], lead))
 
     def _spots(self, chunk: Chunk) -> Iterator[str]:
         """The sentences of a chunk: entries look at different ones, so that they do not all ask the same."""
@@ -118,17 +123,24 @@ class EntryMaker:
             text = " ".join(chunk.source.text[start:end].split())
             yield text if len(text) <= _LONGEST_FOCUS else f"{text[:_LONGEST_FOCUS]}..."
 
-    def call(self, slots: Sequence[Slot], attempt: int = 1) -> Call:
-        """The call that asks for these slots."""
+    def call(self, slots: Sequence[Slot], attempt: int = 1, room: int = 1) -> Call:
+        """The call that asks for these slots.
+
+        Args:
+            slots: of one chunk.
+            attempt: from 1.
+            room: times the usual length that the answer may have; `max_new_tokens`, where it is set, is never exceeded.
+        """
         config, chunk = self.config, slots[0].chunk
         language = language_of(script_of(chunk.text))
         if self.as_text:
-            messages = entries_as_text(chunk.text, slots[0].wish, config.turns, language)
+            messages = entries_as_text(slots[0].wish, language)
         else:
             messages = entries_as_json(chunk.text, [slot.wish for slot in slots], config.turns, language)
         most = config.max_new_tokens
         if "max_new_tokens" not in config.explicit:
-            most = _TOKENS + _TOKENS_PER_ENTRY * len(slots) * config.turns
+            most = _TOKENS_OF_TEXT if self.as_text else _TOKENS + _TOKENS_PER_ENTRY * len(slots) * config.turns
+            most *= room
         return Call(
             messages,
             self.model,
@@ -148,16 +160,18 @@ class EntryMaker:
         """
         rows: dict[int, Row] = {}
         faults: dict[int, Failure] = {}
+        room = 1
         for attempt in range(1, self.config.max_attempts + 1):
             missing = [slot for slot in slots if slot.number not in rows]
             if not missing:
                 break
             try:
-                reply = await self.asker.ask(self.call(missing, attempt))
+                reply = await self.asker.ask(self.call(missing, attempt, room))
             except CallFailedError as error:
                 for slot in missing:
                     faults[slot.number] = _failure(slot, (error.reason, error.detail), "", attempt)
                 break
+            room = 2 * room if reply.is_cut else room
             entries, why = read_entries(reply.text, self.config.turns)
             for place, slot in enumerate(missing):
                 if place >= len(entries):

@@ -36,10 +36,12 @@ class Wish:
     Attributes:
         kind: how to ask, such as 分析.
         focus: words of the source that it should be about.
+        lead: the sentence before them, where they only say it or he.
     """
 
     kind: str
     focus: str
+    lead: str = ""
 
 
 def language_of(script: str) -> str:
@@ -128,15 +130,47 @@ def _shape(turns: int, dots: str) -> str:
     return f'[{{"turns": [{{"question": "{dots}", "answer": "{dots}"}}], "quote": "{dots}"}}]'
 
 
-def entries_as_text(text: str, wish: Wish, turns: int, language: str) -> tuple[Message, ...]:
-    """Asks a small model for one entry in marked lines; `opening_of` begins its answer."""
-    if language == "zh":
-        times = f"{turns} 组" if turns > 1 else "一个"
-        task = f"根据上面的文本写{times}问题和回答，用“{wish.kind}”提问。回答用文本里的话，一两句即可。"
-        return (Message("user", f"{text}\n\n{task}\n格式：\n问题：……\n回答：……"),)
-    times = f"{turns} questions with their answers" if turns > 1 else f'one question ("{wish.kind}") and its answer'
-    task = f"Write {times} about this text. Answer in one or two sentences, with words of the text."
-    return (Message("user", f"{text}\n\n{task} Write them as\nQuestion: ...\nAnswer: ..."),)
+def entries_as_text(wish: Wish, language: str) -> tuple[Message, ...]:
+    """Asks a small model for one entry in marked lines: it is shown three and given a sentence; no rules, no list.
+
+    Models of some hundred million parameters follow examples where they do not follow instructions.
+    """
+    question, answer = ("问题：", "回答：") if language == "zh" else ("Question: ", "Answer: ")
+    messages = []
+    for sentence, asked, said in _SHOWN[language]:
+        messages += [Message("user", sentence), Message("assistant", f"{question}{asked}\n{answer}{said}")]
+    return (*messages, Message("user", f"{wish.lead} {wish.focus}".strip()))
+
+
+_SHOWN = {
+    "en": (
+        (
+            "The bridge over the Tarn was built in 1890 by workers from Italy. It is 200 metres long.",
+            "When was the bridge over the Tarn built?",
+            "The bridge over the Tarn was built in 1890 by workers from Italy.",
+        ),
+        (
+            "Bees dance to show the others where the flowers are.",
+            "Why do bees dance?",
+            "Bees dance to show the other bees where the flowers are.",
+        ),
+        (
+            "The old mill on the hill makes flour from oats and rye.",
+            "What does the old mill make?",
+            "The old mill makes flour from oats and rye.",
+        ),
+    ),
+    "zh": (
+        (
+            "塔恩河上的石桥建于1890年，由意大利工匠修建，全长两百米。",
+            "塔恩河上的石桥是什么时候建的？",
+            "塔恩河上的石桥建于1890年，由意大利工匠修建。",
+        ),
+        ("蜜蜂跳舞，是为了告诉同伴花在哪里。", "为什么蜜蜂要跳舞？", "蜜蜂跳舞是为了告诉同伴花在哪里。"),
+        ("山上的老磨坊用燕麦和黑麦磨面粉。", "老磨坊用什么磨面粉？", "老磨坊用燕麦和黑麦磨面粉。"),
+    ),
+}
+"""Sentences with a question and its answer, by language."""
 
 
 def opening_of(wish: Wish, language: str) -> str:

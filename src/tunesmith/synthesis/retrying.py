@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 
 LONGEST_BACKOFF = 60.0
 LONGEST_WAIT = 900.0
-"""Seconds that a Retry-After may ask for; beyond that the call is given up."""
+"""Seconds that a Retry-After may ask for; beyond that the run ends, to be gone on with later."""
 
 
 def backoff(first: float, repetition: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from tunesmith.core.log import get_logger
@@ -15,13 +16,27 @@ Span = tuple[str, int, int]
 
 
 def held_out(groups: Iterable[str], share: float, seed: int) -> set[str]:
-    """The groups for evaluation: `share` of them, at least one, drawn by their names and the seed."""
-    names = sorted(set(groups))
-    count = min(max(1, round(share * len(names))), len(names) - 1) if share and names else 0
-    if share and not count:
+    """The groups for evaluation, drawn by their names and the seed: as near to `share` as whole groups come.
+
+    Args:
+        groups: the group of each row (or of each chunk), so that large groups count more.
+        share: of all of them; above 0 at least one group is held out, if there are two.
+        seed: of the draw.
+    """
+    sizes = Counter(list(groups))
+    if not share:
+        return set()
+    if len(sizes) < 2:
         _logger.warning("eval_share: there is only one chunk, so nothing is held out for evaluation")
-    drawn = sorted(names, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
-    return set(drawn[:count])
+        return set()
+    drawn = sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
+    left = share * sizes.total()
+    held: set[str] = set()
+    for name in drawn:
+        if abs(left - sizes[name]) < left and len(held) < len(sizes) - 1:
+            held.add(name)
+            left -= sizes[name]
+    return held or {min(drawn, key=lambda name: sizes[name])}
 
 
 def split(rows: Sequence[Row], held: set[str], spans: Mapping[str, Span]) -> tuple[list[Row], list[Row], list[Failure]]:

@@ -101,7 +101,9 @@ def _charts(summary: Summary) -> Iterator[str]:
     kinds = Counter(row.kind for row in account.rows).most_common()
     yield _bars("Who was answered" if summary.config.command == "data dialogue" else "How rows ask", kinds)
     yield _bars("Length of answers, in characters", _lengths([len(row.output) for row in account.rows]))
-    yield _bars("Rows by text", Counter(row.source.name for row in account.rows).most_common())
+    texts = Counter(row.source.name for row in account.rows).most_common()
+    if len(texts) > 1:
+        yield _bars("Rows by text", texts)
     yield "</div>"
 
 

@@ -23,6 +23,7 @@ logger = get_logger(__name__)
 TRAINER_LOG = "trainer_log.jsonl"
 _KNOWN = ("loss", "eval_loss", "grad_norm", "learning_rate", "epoch", "step", "num_input_tokens_seen", "total_flos")
 _SPEEDS = ("_runtime", "_per_second")
+_SPEEDS = ("_runtime", "_per_second")
 _SHOWN = ("reward", "rewards/accuracies", "rewards/margins", "kl")
 
 
@@ -208,8 +209,11 @@ class ProgressBar(TrainerCallback):
                 self._pace.tokens_per_second(),
                 _clock(self._pace.seconds_left(state.max_steps)),
             )
-        ends = ("loss", "accuracy", "perplexity", *_SHOWN)
-        evals = {key: value for key, value in logs.items() if key.startswith("eval_") and key.endswith(ends)}
+        evals = {
+            key: value
+            for key, value in logs.items()
+            if key.startswith("eval_") and not key.endswith(_SPEEDS) and ("/" not in key or key.endswith(_SHOWN))
+        }
         if evals:
             logger.info("step %d  %s", state.global_step, "  ".join(f"{k} {v:.4f}" for k, v in evals.items()))
 

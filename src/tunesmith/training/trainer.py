@@ -27,6 +27,7 @@ from tunesmith.objectives.online import AnswerColumns
 from tunesmith.training.batches import Row, StepRows, collate, idle_batch, micro_batches
 from tunesmith.training.checkpoints import STAGING, manifest_of, publish, rotate
 from tunesmith.training.optimizers.hooks import OptimizerHooks
+from tunesmith.training.random_state import random_state_kept
 from tunesmith.training.reference import Reference
 from tunesmith.training.reinforce import Read, Reinforcement, measure_rows
 from tunesmith.training.sampling import WindowSampler
@@ -62,6 +63,8 @@ class StepTrainer(OptimizerHooks, Trainer):
         self.reference = reference
         self.reinforcement: Reinforcement | None = None
         """Set for stages that answer prompts; the rows of the training set are prompts then."""
+        self.answer_scores: Callable[[str, int], dict[str, float]] | None = None
+        """Scores the answers to the evaluation rows, by the prefix of their metrics and the step; None: not asked."""
         self.hidden_metrics = hidden_metrics
         self.step_sums = Sums()
         self.checkpoint_facts = checkpoint_facts or {}
@@ -288,9 +291,9 @@ class StepTrainer(OptimizerHooks, Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Evaluates the loss; random state is left as it was, so training ends with the same weights either way."""
+        """Evaluates; random state is left as it was, so training ends with the same weights either way."""
         half, place = self.evaluation_dtype, self.args.device.type
-        with torch.random.fork_rng(), torch.autocast(place, half) if half else contextlib.nullcontext():
+        with random_state_kept(), torch.autocast(place, half) if half else contextlib.nullcontext():
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     @torch.no_grad()
@@ -317,9 +320,11 @@ class StepTrainer(OptimizerHooks, Trainer):
             losses.add({"loss": (torch.zeros(()), step.count(self.objective.item))})
             sums.merge(losses)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        model.train(was_training)
         found = {"loss": 0.0} | sums.means(self.accelerator)
         found = self._shown(found | self.objective.derived(found))
+        if self.answer_scores is not None:
+            found |= self.answer_scores(metric_key_prefix, self.state.global_step)
+        model.train(was_training)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=n_rows)
 

@@ -29,7 +29,7 @@ _TRACKERS = (
 _LEVELS = ("detail", "debug", "info", "warning", "error", "critical", "passive")
 
 
-_ADDED_UP = "Loss and accuracy are added up at once: memory does not grow with the evaluation set."
+_ADDED_UP = "Losses and metrics are added up at once: memory does not grow with the evaluation set."
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -98,7 +98,7 @@ class Evaluating(Group):
     prediction_loss_only: bool = key(
         False,
         "Compute nothing but the loss in evaluation.",
-        note="Evaluation computes no more unless `compute_accuracy` asks.",
+        note="It turns off the answers of `predict_with_generate`; nothing else is computed unasked.",
     )
     eval_accumulation_steps: int | None = key(
         None,
@@ -119,8 +119,12 @@ class Evaluating(Group):
     include_for_metrics: tuple[str, ...] = key(
         (), "What a metric function is given beside the answers.", note="The built-in metrics need nothing more."
     )
-    batch_eval_metrics: bool = key(False, "Compute metrics batch by batch.", not_yet="metrics batch by batch")
-    predict_with_generate: bool = key(False, "Write answers in prediction and score them.", native=False)
+    batch_eval_metrics: bool = key(
+        False, "Compute metrics batch by batch.", note="Every metric is added up row by row, whatever it says."
+    )
+    predict_with_generate: bool = key(
+        False, "Write answers and score them: in prediction, and in evaluation while training.", native=False
+    )
     eval_num_beams: int | None = key(
         None, "Number of beams in prediction; default: `num_beams`.", ge=1, native=False, commands=DATA
     )

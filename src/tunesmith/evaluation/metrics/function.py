@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
 import math
@@ -18,25 +19,34 @@ _ALL = ("predictions", "labels", "prompts")
 
 
 def load_function(file: str, name: str) -> Callable[..., Any]:
-    """A function out of a Python file.
+    """A function out of a Python file, which is run once however often it is asked for.
 
     Raises:
         TunesmithError: the file cannot be run, or has no such function.
     """
     path = Path(file).expanduser()
-    spec = importlib.util.spec_from_file_location(f"tunesmith_metric_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
+    if not path.is_file():
         raise TunesmithError(f"metrics: there is no Python file {file}")
+    found = _names_of(path, path.stat().st_mtime_ns)
+    if not callable(found.get(name)):
+        known = [key for key, value in found.items() if inspect.isfunction(value)]
+        raise TunesmithError(f"metrics: {file} has no function {name}; it has {', '.join(known) or 'none'}")
+    return found[name]  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _names_of(path: Path, changed: int) -> dict[str, Any]:
+    """What a file defines; run again when it changed."""
+    del changed
+    spec = importlib.util.spec_from_file_location(f"tunesmith_metric_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise TunesmithError(f"metrics: {path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise TunesmithError(f"metrics: {file} cannot be run: {_last(error)}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
-        raise TunesmithError(f"metrics: {file} has no function {name}; it has {', '.join(known) or 'none'}")
-    return function  # type: ignore[no-any-return]
+        raise TunesmithError(f"metrics: {path} cannot be run: {_last(error)}") from error
+    return vars(module)
 
 
 def function_metric(file: str, name: str) -> Metric:
