@@ -97,12 +97,11 @@ def test_unknown_commands(capsys, word: str, hint: str) -> None:
     assert f"did you mean {hint}?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["webui"])
-def test_commands_that_come_later(capsys, name: str) -> None:
-    assert main([name, "--model_name_or_path", "m"]) == 2
-    assert "not built yet" in capsys.readouterr().err
-    assert main([name, "-h"]) == 0
-    assert "not built yet" in capsys.readouterr().out
+def test_webui_says_what_it_takes(capsys) -> None:
+    assert main(["webui", "-h"]) == 0
+    assert "--token" in capsys.readouterr().out
+    assert main(["webui", "config.yaml"]) == 2
+    assert "webui does not know 'config.yaml'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["train", "chat", "export", "data", "api", "infer", "webchat", "eval"])

@@ -23,7 +23,7 @@ COMMANDS = {
     "template": "tunesmith.cli.template:main",
     "runs": "tunesmith.cli.runs:main",
     "webchat": "tunesmith.cli.webchat:main",
-    "webui": "tunesmith.cli.later:webui",
+    "webui": "tunesmith.cli.webui:main",
     "compare": "tunesmith.cli.compare:main",
     "eval": "tunesmith.cli.evaluate:main",
     "explain": "tunesmith.cli.explain:main",
@@ -38,6 +38,7 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
 
   train      fine-tune, evaluate, predict: what do_train, do_eval and do_predict say
   chat       talk to a model in the terminal
+  webui      the studio: all of this in the browser
   webchat    talk to a model in the browser
   api        serve a model over HTTP, as OpenAI's clients speak it
   infer      answer a data set into a file
@@ -56,8 +57,6 @@ usage: tunesmith COMMAND [CONFIG.yaml] [key=value | --key value]...
   env        versions, hardware, folders
   version    the version
   help       this text
-
-  webui comes later and says so
 
 tunesmith COMMAND -h lists the keys that a command uses.
 The same file serves every command: each takes the keys that it knows.

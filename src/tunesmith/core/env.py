@@ -60,6 +60,11 @@ def words(name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in (get(name) or "").split(",") if part.strip())
 
 
+def folders(name: str) -> tuple[str, ...]:
+    """The parts of a list that is written as `PATH` is: with `:` between, `;` on Windows."""
+    return tuple(part.strip() for part in (get(name) or "").split(os.pathsep) if part.strip())
+
+
 def read_file(path: Path) -> dict[str, tuple[str, int]]:
     """The settings of a `.env` file, name -> (value, line); they do not become part of the environment.
 

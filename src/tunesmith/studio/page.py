@@ -1,7 +1,8 @@
-"""Pages put together and served until a signal. `run_chat(config)` is `tunesmith webchat`."""
+"""Pages put together and served until a signal: `run_chat` is `webchat`, `run_studio` is `webui`."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core import env
 from tunesmith.core.errors import Interrupted, ServingError
+from tunesmith.core.lazy import lookup
 from tunesmith.core.log import get_logger
 from tunesmith.studio.settings import PageSettings
 
@@ -17,7 +19,17 @@ if TYPE_CHECKING:
 
     from tunesmith.config.schema import RunConfig
     from tunesmith.studio.seat import ModelSeat
+    from tunesmith.studio.workspace import Workspace
 
+TABS = {
+    "train": "tunesmith.studio.train_tab:train_tab",
+    "evaluate": "tunesmith.studio.evaluate_tab:evaluate_tab",
+    "chat": "tunesmith.studio.chat_tab:chat_tab",
+    "export": "tunesmith.studio.export_tab:export_tab",
+    "data": "tunesmith.studio.data_tab:data_tab",
+    "runs": "tunesmith.studio.runs_tab:runs_tab",
+}
+"""Tab -> what lays it out, given the `Studio`."""
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif"]
 _MONO = ["ui-monospace", "Consolas", "Noto Sans Mono", "monospace"]
 _CSS = """
@@ -52,6 +64,46 @@ def chat_page(seat: ModelSeat, config: RunConfig) -> gr.Blocks:
 
     with gradio.Blocks(title="Tunesmith", fill_width=True, analytics_enabled=False) as page:
         chat(page, seat, lambda: config)
+    return page
+
+
+def run_studio(settings: PageSettings) -> None:
+    """Shows the studio over the workspace until SIGINT or SIGTERM.
+
+    Raises:
+        TunesmithError: the address cannot be had, or there is no workspace.
+        Interrupted: a signal ended it, as it should.
+    """
+    from tunesmith.studio.workspace import Workspace
+
+    settings.check()
+    workspace = Workspace.from_env()
+    os.chdir(workspace.root)  # paths in configurations start from the workspace, as for `tunesmith runs`
+    serve(studio_page(workspace), settings, settings.free_port())
+
+
+def studio_page(workspace: Workspace) -> gr.Blocks:
+    """The page with all tabs."""
+    gradio = _gradio()
+    from tunesmith.studio.shell import Studio
+    from tunesmith.studio.words import LANGUAGES
+
+    with gradio.Blocks(title="Tunesmith", fill_width=True, analytics_enabled=False) as page:
+        with gradio.Row(equal_height=True, elem_classes="studio-top"):
+            gradio.Markdown(f"# Tunesmith\n`{workspace.root}`", elem_id="studio-title")
+            language = gradio.Radio(
+                [(name, code) for code, name in LANGUAGES.items()],
+                value="en",
+                container=False,
+                elem_id="studio-language",
+                interactive=True,
+            )
+        studio = Studio(page, workspace, language)
+        with gradio.Tabs(elem_id="studio-tabs"):
+            for name in TABS:
+                with studio.worded(gradio.Tab(id=name, elem_id=f"tab-{name}"), label=f"tab.{name}"):
+                    lookup(TABS, name)(studio)
+        studio.connect()
     return page
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from tunesmith.core import env
 from tunesmith.core.errors import ServingError
@@ -11,6 +13,7 @@ from tunesmith.core.net import is_loopback, listen_on
 FIRST_PORT = 7860
 _PORTS_TRIED = 100
 _MAX_PORT = 65535
+_LEAST_TOKEN = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class PageSettings:
         share: ask Gradio for a public address.
         root_path: what a proxy in front strips from paths.
         auth: (name, password) pairs; empty: nobody is asked.
+        token: what the first address must carry as `?token=`; empty: nothing.
     """
 
     host: str = "127.0.0.1"
@@ -30,10 +34,14 @@ class PageSettings:
     share: bool = False
     root_path: str = ""
     auth: tuple[tuple[str, str], ...] = ()
+    token: str = ""
 
     @classmethod
-    def from_env(cls) -> PageSettings:
+    def from_env(cls, **said: Any) -> PageSettings:
         """Reads `GRADIO_SERVER_NAME` and its kin.
+
+        Args:
+            **said: attributes that the command line gives; None leaves them to the environment.
 
         Raises:
             EnvironmentValueError: the port is no number.
@@ -44,8 +52,10 @@ class PageSettings:
             port=env.whole_number("GRADIO_SERVER_PORT", 0) if env.get("GRADIO_SERVER_PORT") else None,
             share=env.switch("GRADIO_SHARE"),
             root_path=(env.get("GRADIO_ROOT_PATH") or "").rstrip("/"),
-            auth=tuple(_pair(word) for word in env.words("GRADIO_AUTH")),
+            auth=pairs_of(env.words("GRADIO_AUTH")),
+            token=env.get("TUNESMITH_PAGE_TOKEN", "") or "",
         )
+        settings = replace(settings, **{name: value for name, value in said.items() if value is not None})
         settings.check()
         return settings
 
@@ -57,14 +67,17 @@ class PageSettings:
         """
         if self.port is not None and self.port > _MAX_PORT:
             raise ServingError(f"GRADIO_SERVER_PORT: {self.port} is no port; ports end at {_MAX_PORT}")
-        if self.auth:
+        if self.token and len(self.token) < _LEAST_TOKEN:
+            raise ServingError(f"the page's token is too short: at least {_LEAST_TOKEN} characters")
+        if self.auth or self.token:
             return
         if self.share:
             raise ServingError("GRADIO_SHARE makes the page public: set GRADIO_AUTH=name:password, too")
         if not is_loopback(self.host):
             raise ServingError(
                 f"GRADIO_SERVER_NAME={self.host} can be reached by others and GRADIO_AUTH is not set: anyone could use "
-                "the model; set GRADIO_AUTH=name:password, or leave GRADIO_SERVER_NAME at 127.0.0.1"
+                "the model; set GRADIO_AUTH=name:password (--auth) or TUNESMITH_PAGE_TOKEN (--token), or leave "
+                "GRADIO_SERVER_NAME at 127.0.0.1"
             )
 
     def free_port(self) -> int:
@@ -87,8 +100,13 @@ class PageSettings:
         )
 
 
-def _pair(word: str) -> tuple[str, str]:
-    name, _, password = word.partition(":")
-    if not name or not password:
+def pairs_of(words: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """(name, password) of each `name:password`.
+
+    Raises:
+        ServingError: one of them is none.
+    """
+    pairs = [word.partition(":") for word in words]
+    if not all(name and password for name, _, password in pairs):
         raise ServingError("GRADIO_AUTH: write name:password, several with commas between")
-    return name, password
+    return tuple((name, password) for name, _, password in pairs)

@@ -1,0 +1,137 @@
+"""The studio's frame: language, workspace, and what every tab needs of it. The tabs are in files of their own."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gradio as gr
+
+from tunesmith.core.errors import TunesmithError
+from tunesmith.core.log import get_logger
+from tunesmith.core.run_state import find_runs
+from tunesmith.studio.words import say
+from tunesmith.studio.workspace import Workspace
+
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+"""For every event of a page: no entry in a public list of functions, nothing grey over the outputs."""
+_Made = TypeVar("_Made")
+_logger = get_logger(__name__)
+
+
+@dataclass
+class Studio:
+    """What a tab gets of the page around it.
+
+    Attributes:
+        page: the page.
+        workspace: which folder it may touch.
+        language: a Radio with `en` or `zh`; an input of handlers that say something.
+        parts: worded components and their texts; filled by `worded`.
+    """
+
+    page: gr.Blocks
+    workspace: Workspace
+    language: gr.Radio
+    parts: list[tuple[Any, dict[str, str]]] = field(default_factory=list)
+
+    def worded(self, part: _Made, **keys: str) -> _Made:
+        """Gives a component its texts, now and whenever the language is switched.
+
+        Args:
+            part: component, tab or accordion.
+            **keys: property (`label`, `info`, `value`, `placeholder`) -> key of the table of words.
+        """
+        self.parts.append((part, keys))
+        for name, key in keys.items():
+            setattr(part, name, say(key))
+        return part
+
+    def markdown(self, key: str, **facts: Any) -> gr.Markdown:
+        """A text of the table as Markdown."""
+        return self.worded(gr.Markdown(**facts), value=key)
+
+    def run_chooser(self, elem_id: str, *, checkpoints: bool = True, multiselect: bool = False) -> gr.Dropdown:
+        """A list of the workspace's runs (and their checkpoints), read anew whenever it is opened.
+
+        Args:
+            elem_id: of the Dropdown.
+            checkpoints: also list the checkpoints of each run.
+            multiselect: several can be chosen.
+
+        Returns:
+            A Dropdown; its value is a path from the workspace on, or None.
+        """
+        chooser = gr.Dropdown(
+            run_folders(self.workspace, checkpoints=checkpoints),
+            value=[] if multiselect else None,
+            multiselect=multiselect,
+            elem_id=elem_id,
+            interactive=True,
+        )
+        self.worded(chooser, label="run.chooser")
+
+        def fresh() -> Any:
+            return gr.update(choices=run_folders(self.workspace, checkpoints=checkpoints))
+
+        chooser.focus(fresh, None, chooser, **PRIVATE)
+        self.page.load(fresh, None, chooser, **PRIVATE)
+        return chooser
+
+    def connect(self) -> None:
+        """Makes the language switch work; called once, when all tabs are there."""
+        parts = [part for part, _ in self.parts]
+
+        def switch(language: str) -> list[Any]:
+            return [gr.update(**{name: say(key, language) for name, key in keys.items()}) for _, keys in self.parts]
+
+        self.language.change(switch, self.language, parts, **PRIVATE)
+
+
+def run_folders(workspace: Workspace, *, checkpoints: bool = True) -> list[str]:
+    """Runs of the workspace, the newest first, each followed by its checkpoints, as the page shows paths."""
+    found = []
+    for run in find_runs(workspace.root):
+        found.append(workspace.shown(run.folder))
+        if checkpoints:
+            found += [workspace.shown(path) for path in checkpoints_of(run.folder)]
+    return found
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """The checkpoints of a run, the newest first."""
+    steps = [(path.name.removeprefix("checkpoint-"), path) for path in folder.glob("checkpoint-*") if path.is_dir()]
+    return [path for _, path in sorted(((int(step), path) for step, path in steps if step.isdigit()), reverse=True)]
+
+
+def told(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes what goes wrong in a handler a message on the page, which stays until it is closed.
+
+    A TunesmithError is told as it is; anything else goes to the log with its traceback.
+    """
+
+    @wraps(handler)
+    def guarded(*values: Any) -> Any:
+        try:
+            return handler(*values)
+        except Exception as error:
+            raise shown_error(error) from None
+
+    return guarded
+
+
+def shown_error(error: Exception, language: str = "en") -> gr.Error:
+    """An error as Gradio shows it: words as they are, never as tags."""
+    if isinstance(error, gr.Error):
+        return error
+    if isinstance(error, TunesmithError):
+        text = str(error)
+    else:
+        _logger.error("the page failed", exc_info=error)
+        text = say("shell.fault", language)
+    body = html.escape(text).replace("\n", "<br>")
+    return gr.Error(body, duration=None, title=say("shell.refused", language), print_exception=False)
