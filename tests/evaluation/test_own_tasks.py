@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,25 @@ def test_a_text_is_split_where_its_tokens_are(tiny_tokenizer: Any) -> None:
     assert [*head, *tail] == tiny_tokenizer.encode("who are you")
     head, tail = split_text(tiny_tokenizer, "", "you")
     assert (head, list(tail)) == ([1], tiny_tokenizer.encode("you"))
+
+
+def test_tasks_as_documented(write: Write) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(# tasks/.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    files = {
+        "quiz_csv": "question,A,B,C,answer\nq,x,y,z,A\n",
+        "worked_csv": "question,A,B,C,answer\nw,x,y,z,B\n",
+        "sums_jsonl": '{"a": 2, "b": 3, "references": ["5", "five"]}\n',
+    }
+    path = write(blocks[0], **files)
+    (subject,) = read_subjects(read_task(path))
+    assert (len(subject.examples), read_task(path).by_text) == (1, True)
+    path = write(blocks[1], **files)
+    (path.parent / "my.py").write_text("def close_enough(predict, label):\n    return True\n")
+    task = read_task(path)
+    assert read_prompts(task)[0][0].prompt == "What is 2 + 3?"
+    assert task.settings.metrics == ("exact_match", "number_match", f"{path.parent / 'my.py'}:close_enough")
 
 
 QUIZ = "subject,question,A,B,answer\n" + "".join(f"{s},{s} question {i},x{i},y{i},A\n" for s in "pq" for i in range(4))
