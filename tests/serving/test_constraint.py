@@ -155,7 +155,15 @@ def test_other_forms_of_schemas() -> None:
         {"enum": []},
         {"type": "string", "anyOf": [{"type": "string"}]},
         {"type": "array", "minItems": 3, "maxItems": 2},
-        {"type": "array", "minItems": 1000},
+        {"type": "array", "minItems": 100_000},
+        {"type": "array", "minItems": True},
+        {"type": "string", "enum": [1, None]},
+        {"type": "integer", "const": 1.5},
+        {"type": "integer", "format": "int32"},
+        {"type": "string", "pattern": "a[^\\s\\S]"},
+        {"type": "string", "pattern": "(" * 5000 + "a" + ")" * 5000},
+        {"oneOf": [{"const": {"a": 1}}, {"const": {"a": 1.0}}]},
+        {"$defs": {"a": {"properties": {"a": {"$ref": "#/$defs/a"}}, "required": ["a"]}}, "$ref": "#/$defs/a"},
         {"properties": 3},
         False,
     ],
@@ -165,6 +173,12 @@ def test_what_cannot_be_held_to_is_refused(schema: Any) -> None:
         automaton(schema)
     assert caught.value.status == 400
     assert "schema" in caught.value.message
+
+
+def test_what_names_a_type_narrows_its_list() -> None:
+    machine = automaton({"type": ["integer", "null"], "enum": [1, 2.0, 2.5, "a", None, True]})
+    assert [text for text in ("1", "2.0", "null") if not fits(machine, text)] == []
+    assert [text for text in ("2.5", '"a"', "true") if fits(machine, text)] == []
 
 
 def walked(constraint: GrammarConstraint, seed: int, most: int = 400) -> list[int]:

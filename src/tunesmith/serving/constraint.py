@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _PROBE = "\ue0f1"
 _ANY_OBJECT = {"type": "object"}
-_SAMPLES = b"a Z~\xc3\x80"
-"""Where these lead back to the same state, all of SAFE does: nothing but a string's inside takes them all."""
 _MOST_GRAMMARS = 16
 _MOST_MASKS = 256
 """Of one grammar; each takes four bytes a token."""
@@ -63,7 +61,7 @@ class Vocabulary:
 
     def prepare(self) -> None:
         """Makes the tables now, so that the engine need not wait for them between two steps."""
-        _ = self.by_id, self.safe_ids, self.mixed_tokens, self.all_tokens, self._by_length
+        _ = self.by_id, self.mixed_tokens, self.all_tokens, self._by_length
 
     @functools.cached_property
     def _tokens(self) -> list[tuple[int, bytes]]:
@@ -82,13 +80,8 @@ class Vocabulary:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         return backend is not None and "ByteLevel" in str(json.loads(backend.to_str()).get("decoder"))
 
-    @functools.cached_property
-    def safe_ids(self) -> list[int]:
-        """Tokens that may stand inside a JSON string as they are."""
-        return [token_id for token_id, text in self._tokens if SAFE.issuperset(text)]
-
     def within(self, most: float) -> list[int]:
-        """Those of them that begin with a whole character and have at most so many."""
+        """Tokens that may stand inside a JSON string as they are, begin with a character and have at most so many."""
         lengths, ids = self._by_length
         return ids[: bisect.bisect_right(lengths, most)]
 
@@ -106,7 +99,7 @@ class Vocabulary:
 
     @functools.cached_property
     def mixed_tokens(self) -> TokenTrie:
-        """Those that may not."""
+        """Those that hold something which a JSON string does not hold as it is."""
         return TokenTrie([(token_id, text) for token_id, text in self._tokens if not SAFE.issuperset(text)])
 
     @functools.cached_property
@@ -174,11 +167,9 @@ class Masks:
         automaton, vocabulary = self.automaton, self.vocabulary
         ends = list(vocabulary.end_ids) if automaton.may_end(state) else []
         room = automaton.room(state, CHARACTER)
-        if room is not None:
-            return vocabulary.within(room) + vocabulary.mixed_tokens.fitting(automaton, state) + ends
-        if any(automaton.move(state, byte) != state for byte in _SAMPLES):
+        if room is None:
             return vocabulary.all_tokens.fitting(automaton, state) + ends
-        return vocabulary.safe_ids + vocabulary.mixed_tokens.fitting(automaton, state) + ends
+        return vocabulary.within(room) + vocabulary.mixed_tokens.fitting(automaton, state) + ends
 
 
 @dataclass(slots=True)

@@ -1,4 +1,7 @@
-"""Whether at most one of several schemas can fit a value: what makes oneOf the same as anyOf. No grammars here."""
+"""Types and equality of values as JSON Schema has them, and whether at most one of several schemas can fit a value.
+
+The last is what makes oneOf the same as anyOf. No grammars here.
+"""
 
 from __future__ import annotations
 
@@ -61,8 +64,22 @@ def _values(schema: dict[str, Any]) -> set[str] | None:
 
 def _written(value: Any) -> str:
     """The same for equal values: 1 and 1.0 are equal in JSON Schema."""
-    is_whole = isinstance(value, float) and value.is_integer()
-    return json.dumps(int(value) if is_whole else value, sort_keys=True)
+    return json.dumps(_plain(value), sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def is_of_type(value: Any, name: object) -> bool:
+    """Whether JSON Schema counts a value to a type; 1.0 is an integer there."""
+    if name == "integer":
+        return _kind(value) == "number" and value % 1 == 0
+    return _kind(value) == name
 
 
 def _kinds(schema: dict[str, Any]) -> set[str] | None:

@@ -192,14 +192,16 @@ class Automaton:
         return self._counts[key]
 
     def room(self, state: int, part: Node) -> float | None:
-        """How often `part` may come next, where a repetition of it is all that is under way; None where it is not."""
-        if len(self._states[state]) != 1:
-            return None
-        top = self._stacks[next(iter(self._states[state]))]
-        node = top[0] if top else None
-        if not isinstance(node, Count) or node.part is not part:
-            return None
-        return math.inf if node.most is None else node.most
+        """How often `part` may come next, where repetitions of it are under way; None where other things may come.
+
+        Where it may come without end, other things may, too.
+        """
+        tops = [self._stacks[stack] for stack in self._states[state]]
+        nodes = [top[0] if top else None for top in tops]
+        found = [node.most for node in nodes if isinstance(node, Count) and node.part is part]
+        if None in found:
+            return math.inf
+        return max((most for most in found if most is not None), default=0) if len(found) == len(nodes) else None
 
     def _below(self, node: Node, rest: int) -> Iterator[int]:
         """The stacks that a node without bytes of its own stands for."""

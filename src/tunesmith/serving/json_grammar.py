@@ -9,8 +9,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tunesmith.serving.disjoint import are_disjoint
+from tunesmith.serving.disjoint import are_disjoint, is_of_type
 from tunesmith.serving.errors import ApiError, not_supported
+from tunesmith.serving.finite import without_end
 from tunesmith.serving.grammar import Count, Node, Ref, Text, alt, seq
 from tunesmith.serving.json_values import (
     BLANK,
@@ -19,11 +20,12 @@ from tunesmith.serving.json_values import (
     SIMPLE,
     STRING,
     NotHeldError,
+    is_count,
     number_of,
     string_of,
 )
 
-_MOST_ITEMS = 64
+_MOST_ITEMS = 1000
 _MOST_NODES = 5000
 _NOTES = frozenset(
     {
@@ -86,6 +88,8 @@ class SchemaGrammar:
         self._param = param
         self._count = 0
         self.start = self.node(schema, param)
+        for rule in without_end(self.rules):
+            raise self._refused(rule, "leads into itself without end, so that no answer fits")
 
     def node(self, schema: Any, place: str) -> Node:
         """What fits one schema."""
@@ -110,11 +114,11 @@ class SchemaGrammar:
                 raise self._refused(f"{place}.allOf", "only one schema can be held to")
             return self.node(schema["allOf"][0], f"{place}.allOf[0]")
         if "const" in schema:
-            return self._literals([schema["const"]])
+            return self._literals([schema["const"]], schema, f"{place}.const")
         if "enum" in schema:
-            if not isinstance(schema["enum"], list) or not schema["enum"]:
+            if not isinstance(schema["enum"], list):
                 raise self._refused(f"{place}.enum", "must be a list of values")
-            return self._literals(schema["enum"])
+            return self._literals(schema["enum"], schema, f"{place}.enum")
         for name in ("anyOf", "oneOf"):
             if name in schema:
                 return self._any_of(schema[name], f"{place}.{name}", exactly_one=name == "oneOf")
@@ -157,9 +161,13 @@ class SchemaGrammar:
             raise self._refused(place, "an answer could fit two of these at once; use anyOf, or a const that differs")
         return alt(*nodes)
 
-    @staticmethod
-    def _literals(values: list[Any]) -> Node:
-        return alt(*(json.dumps(value, ensure_ascii=False).encode() for value in values))
+    def _literals(self, values: list[Any], schema: dict[str, Any], place: str) -> Node:
+        kinds = schema.get("type")
+        kinds = kinds if isinstance(kinds, list) else [kinds]
+        fitting = [value for value in values if kinds == [None] or any(is_of_type(value, kind) for kind in kinds)]
+        if not fitting:
+            raise self._refused(place, "no value of it has the type that is named beside it" if values else "is empty")
+        return alt(*(json.dumps(value, ensure_ascii=False).encode() for value in fitting))
 
     def _reference(self, name: Any, place: str) -> Node:
         if not isinstance(name, str) or not name.startswith("#"):
@@ -170,9 +178,7 @@ class SchemaGrammar:
             if target is None:
                 raise self._refused(f"{place}.$ref", f"{name} leads nowhere")
             self.rules[rule] = VALUE  # stands in while the rule is made: it may refer to itself
-            self.rules[rule] = self.node(target, name)
-            if _is_empty_loop(self.rules, rule):
-                raise self._refused(f"{place}.$ref", f"{name} refers to nothing but itself")
+            self.rules[rule] = self.node(target, rule)
         return Ref(rule)
 
     def _target(self, name: str) -> Any:
@@ -205,7 +211,7 @@ class SchemaGrammar:
         item = self.node(schema.get("items", {}), f"{place}.items")
         least, most = schema.get("minItems", 0), schema.get("maxItems")
         for name, value in (("minItems", least), ("maxItems", most)):
-            if value is not None and (not isinstance(value, int) or not 0 <= value <= _MOST_ITEMS):
+            if value is not None and not is_count(value, _MOST_ITEMS):
                 raise self._refused(f"{place}.{name}", f"must be a whole number up to {_MOST_ITEMS}")
         if most is not None and most < least:
             raise self._refused(f"{place}.maxItems", "is less than minItems")
@@ -235,20 +241,3 @@ def _members(pairs: list[tuple[Node, bool]]) -> Node:
         first = with_first if is_required else alt(with_first, first)
         after = with_after if is_required else alt(with_after, after)
     return first
-
-
-def _is_empty_loop(rules: Mapping[str, Node], name: str) -> bool:
-    """Whether a rule leads to itself without a byte in between, which no text could fit."""
-    seen: set[str] = set()
-    todo: list[Any] = [rules[name]]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, Ref):
-            if node.name == name:
-                return True
-            if node.name not in seen:
-                seen.add(node.name)
-                todo.append(rules[node.name])
-        elif hasattr(node, "parts"):
-            todo += node.parts if type(node).__name__ == "Alt" else node.parts[:1]
-    return False

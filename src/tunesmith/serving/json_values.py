@@ -9,14 +9,10 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from tunesmith.serving.grammar import Count, Node, OneOf, Text, alt, one_of, seq
+from tunesmith.serving.grammar import Count, Node, Text, alt, one_of, seq
 from tunesmith.serving.numbers_between import MOST_DIGITS, Bounds, NoNumberError, numbers, whole_numbers
 from tunesmith.serving.patterns import ANY, PatternError, string_matching
 
-SAFE = frozenset(range(0x20, 0x100)) - frozenset(b'"\\')
-"""Bytes that a JSON string holds as they are; those from 0x80 on are parts of characters."""
-CHARACTER = ANY
-"""One character of a string whose characters are counted."""
 MOST_LENGTH = 4096
 _MOST_INDENT = 16
 _DIGIT = one_of(b"0123456789")
@@ -25,8 +21,11 @@ _HEX = one_of(b"0123456789abcdefABCDEF")
 BLANK = alt(b"", b" ", seq(b"\n", Count(one_of(b" \t"), 0, _MOST_INDENT)))
 _NOT_D = one_of(b"0123456789abcefABCEF")
 _CODE = alt(seq(_NOT_D, _HEX, _HEX, _HEX), seq(one_of(b"dD"), one_of(b"01234567"), _HEX, _HEX))
-_BYTE = alt(OneOf(SAFE), seq(b"\\", alt(one_of(b'"\\/bfnrt'), seq(b"u", _CODE))))
-STRING = seq(b'"', Count(_BYTE, 0, None), b'"')
+SAFE = frozenset(range(0x20, 0x100)) - frozenset(b'"\\')
+"""Bytes that a JSON string holds as they are; those from 0x80 on are parts of characters."""
+CHARACTER = alt(ANY, b"\\/", seq(b"\\u", _CODE))
+"""One character of a string, in any way that JSON may write it."""
+STRING = seq(b'"', Count(CHARACTER, 0, None), b'"')
 _WHOLE = alt(b"0", seq(one_of(b"123456789"), Count(_DIGIT, 0, MOST_DIGITS - 1)))
 INTEGER = seq(alt(b"", b"-"), _WHOLE)
 _FRACTION = seq(b".", Count(_DIGIT, 1, MOST_DIGITS))
@@ -62,6 +61,8 @@ FORMATS = {
     "uuid": "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
 }
 """Format -> texts of that format. Not all of them: 29 February and the short forms of ipv6, for two, are left out."""
+_FORMATS_OF_NUMBERS = ("int64", "float", "double")
+"""OpenAPI's; any number that comes has them, for none has more than 15 digits in a row."""
 
 
 class NotHeldError(ValueError):
@@ -106,9 +107,14 @@ def string_of(schema: Mapping[str, Any]) -> Node:
 
 def _length(schema: Mapping[str, Any], name: str) -> int | None:
     value = schema.get(name)
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_LENGTH):
+    if value is not None and not is_count(value, MOST_LENGTH):
         raise NotHeldError(name, f"must be a whole number up to {MOST_LENGTH}")
     return value
+
+
+def is_count(value: Any, most: int) -> bool:
+    """Whether a value of a schema is a whole number from 0 to `most`."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
 def number_of(kind: str, schema: Mapping[str, Any]) -> Node:
@@ -117,6 +123,9 @@ def number_of(kind: str, schema: Mapping[str, Any]) -> Node:
     Raises:
         NotHeldError: a keyword is wrong, or no number fits.
     """
+    form = schema.get("format")
+    if form is not None and form not in _FORMATS_OF_NUMBERS and schema.get("type") == kind:
+        raise NotHeldError("format", f"{form!r} is not built for numbers; send minimum and maximum")
     asked = [name for name in OF_NUMBERS if name in schema]
     if not asked:
         return SIMPLE[kind]

@@ -84,17 +84,21 @@ def _multiples(low: int, high: int, step: int, *, is_bounded: bool) -> Node:
 
 def _remainders(step: int) -> Node:
     """Positive multiples, digit by digit: what is left of the division so far decides what may come."""
-    made: dict[tuple[int, int], Node] = {}
+    made: dict[tuple[int, int], Node | None] = {}
 
-    def rest(left: int, digits: int) -> Node:
+    def rest(left: int, digits: int) -> Node | None:
+        """What may follow; None: no digits lead to a multiple any more."""
         if (left, digits) not in made:
-            ways: list[Node | bytes] = [b""] if left == 0 else []
-            if digits:
-                ways += [seq(b"%d" % d, rest((left * 10 + d) % step, digits - 1)) for d in range(10)]
-            made[left, digits] = alt(*ways)
+            ends: list[Node | bytes] = [b""] if left == 0 else []
+            ways = ends + (further(left, digits - 1, range(10)) if digits else [])
+            made[left, digits] = alt(*ways) if ways else None
         return made[left, digits]
 
-    return alt(*(seq(b"%d" % d, rest(d % step, MOST_DIGITS - 1)) for d in range(1, 10)))
+    def further(left: int, digits: int, values: range) -> list[Node | bytes]:
+        found = [(digit, rest((left * 10 + digit) % step, digits)) for digit in values]
+        return [seq(b"%d" % digit, node) for digit, node in found if node is not None]
+
+    return alt(*further(0, MOST_DIGITS - 1, range(1, 10)))
 
 
 def _between(low: int, high: int) -> Node:
@@ -108,7 +112,9 @@ def _between(low: int, high: int) -> Node:
 
 
 def _naturals(low: int, high: int) -> Iterator[Node]:
-    """One node for each number of digits."""
+    """One node for each number of digits; none where `low` is above `high`."""
+    if low > high:
+        return
     for length in range(len(str(low)), len(str(high)) + 1):
         first = max(low, 10 ** (length - 1) if length > 1 else 0)
         last = min(high, 10**length - 1)
@@ -137,7 +143,7 @@ def _digits(values: range) -> Node:
 
 
 def numbers(bounds: Bounds) -> Node:
-    """Numbers within bounds, with up to 15 digits behind the point.
+    """Numbers within bounds, of up to 15 digits: with more, 999.9... would be 1000 to readers that keep doubles.
 
     Raises:
         NoNumberError: there are none, or the multiples cannot be written as a grammar.
@@ -177,9 +183,9 @@ def _positive(low: Decimal, high: Decimal | None, above: bool, below: bool, plac
         return
     yield from _with_fraction(first, _Left(low_digits, None, above, False), places)
     last = most if high is None else most - 1
-    if first + 1 <= last:
-        anything = alt(b"", seq(b".", Count(_DIGIT, 1, places)))
-        yield from (seq(way, anything) for way in _naturals(first + 1, last))
+    for length, way in enumerate(_naturals(first + 1, last), len(str(first + 1))):
+        kept = min(places, MOST_DIGITS - length)
+        yield seq(way, alt(b"", seq(b".", Count(_DIGIT, 1, kept)))) if kept else way
     if high is not None:
         yield from _with_fraction(most, _Left(None, high_digits, False, below), places)
 
@@ -230,7 +236,7 @@ class _Left:
 def _with_fraction(whole: int, left: _Left, places: int) -> Iterator[Node]:
     """A whole number with every fraction that fits behind it."""
     ways: list[Node | bytes] = [b""] if left.may_end else []
-    more = _more_digits(left, places)
+    more = _more_digits(left, min(places, MOST_DIGITS - len(str(whole)) + (whole == 0)))
     if more is not None:
         ways.append(seq(b".", more))
     if ways:

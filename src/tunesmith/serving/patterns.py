@@ -1,21 +1,34 @@
-"""Regular expressions of JSON Schema's `pattern` as grammars of what a JSON string holds between its quotes.
+r"""Regular expressions of JSON Schema's `pattern` as grammars of what a JSON string holds between its quotes.
 
 Built: characters, classes, groups, alternatives, quantifiers, `^` and `$` at the ends. Look-around, references to
-groups and word boundaries are refused.
+groups and word boundaries are refused. Dialects differ in what `\w`, `\d` and `\s` are: an answer keeps to characters
+that fit in all of them, so that whoever checks it agrees.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
+import unicodedata
 from dataclasses import dataclass
 
-from tunesmith.serving.code_points import LAST, Range, character, complement
+from tunesmith.serving.code_points import LAST, Range, character, complement, sets
 from tunesmith.serving.grammar import Count, Node, alt, seq
 
 _MOST_REPEATS = 1000
+_MOST_GROUPS = 50
 _DIGITS: list[Range] = [(0x30, 0x39)]
 _WORD: list[Range] = [*_DIGITS, (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)]
-_BLANK: list[Range] = [(9, 13), (0x20, 0x20), (0xA0, 0xA0), (0x2028, 0x2029), (0xFEFF, 0xFEFF)]
+_BLANK: list[Range] = [(9, 13), (0x20, 0x20)]
 _CLASSES = {"d": _DIGITS, "w": _WORD, "s": _BLANK}
+"""Characters that belong to a class in every dialect."""
+_CATEGORIES = {"d": ("Nd",), "w": ("L", "M", "N", "Pc"), "s": ("Z",)}
+_MORE = {
+    "d": [],
+    "w": [(0x200C, 0x200D)],
+    "s": [(9, 13), (0x1C, 0x1F), (0x85, 0x85), (0x180E, 0x180E), (0xFEFF, 0xFEFF)],
+}
+"""Those that belong to it in some: categories of Unicode, and others."""
 _CONTROLS = {"n": 0x0A, "r": 0x0D, "t": 0x09, "f": 0x0C, "v": 0x0B, "0": 0}
 _LINE_ENDS: list[Range] = [(0x0A, 0x0A), (0x0D, 0x0D), (0x2028, 0x2029)]
 ANY = character([(0, LAST)])
@@ -39,6 +52,7 @@ def string_matching(pattern: str) -> Node:
 class _Parser:
     text: str
     at: int = 0
+    groups: int = 0
 
     def whole(self) -> Node:
         """Alternatives at the outermost level have ends of their own: `^a|b$` is found as (^a) or (b$)."""
@@ -76,8 +90,9 @@ class _Parser:
         return self.text[self.at + 1 : self.at + 2] in ("", "|")
 
     def _quantified(self, atom: Node) -> Node:
+        begin = self.at
         least, most = self._quantifier()
-        if (least, most) == (1, 1):
+        if self.at == begin:
             return atom
         if most is not None and (most < least or most > _MOST_REPEATS):
             raise self._error(f"a repetition must be in order and at most {_MOST_REPEATS}")
@@ -105,16 +120,21 @@ class _Parser:
         if sign == "(":
             return self._group()
         if sign == "[":
-            return character(self._set())
+            return self._character(self._set())
         if sign == ".":
-            return character(complement(_LINE_ENDS))
+            return self._character(complement(_LINE_ENDS))
         if sign == "\\":
-            return character(self._escape())
+            return self._character(self._escape())
         if sign in "*+?":
             raise self._error("a quantifier with nothing before it", -1)
         if sign in "^$":
             raise self._error(f"{sign} is understood at the ends only", -1)
-        return character([(ord(sign), ord(sign))])
+        return self._character([(ord(sign), ord(sign))])
+
+    def _character(self, ranges: list[Range]) -> Node:
+        if not sets(ranges):
+            raise self._error("this matches no character", -1)
+        return character(ranges)
 
     def _group(self) -> Node:
         if self._take("?"):
@@ -123,19 +143,23 @@ class _Parser:
                     pass
             elif not self._take(":"):
                 raise self._error("look-around and flags are not built", -1)
+        self.groups += 1
+        if self.groups > _MOST_GROUPS:
+            raise self._error(f"groups may stand {_MOST_GROUPS} deep at most")
         node = self._alternatives()
         if not self._take(")"):
             raise self._error("a bracket is not closed")
+        self.groups -= 1
         return node
 
     def _set(self) -> list[Range]:
         is_negated = self._take("^")
         found: list[Range] = []
         while self._peek() != "]":
-            first = self._member()
+            first = self._member(is_negated)
             if self._peek() == "-" and self.text[self.at + 1 : self.at + 2] not in ("]", ""):
                 self.at += 1
-                last = self._member()
+                last = self._member(is_negated)
                 if len(first) != 1 or len(last) != 1 or first[0][0] > last[0][1] or first[0][0] != first[0][1]:
                     raise self._error("a range in brackets must be two characters in order")
                 found.append((first[0][0], last[0][1]))
@@ -146,16 +170,17 @@ class _Parser:
             raise self._error("empty brackets match nothing")
         return complement(found) if is_negated else found
 
-    def _member(self) -> list[Range]:
+    def _member(self, is_negated: bool) -> list[Range]:
         sign = self._next()
         if sign == "\\":
-            return [(8, 8)] if self._take("b") else self._escape()
+            return [(8, 8)] if self._take("b") else self._escape(is_left_out=is_negated)
         return [(ord(sign), ord(sign))]
 
-    def _escape(self) -> list[Range]:
+    def _escape(self, *, is_left_out: bool = False) -> list[Range]:
         sign = self._next()
         if sign.lower() in _CLASSES:
-            ranges = _CLASSES[sign.lower()]
+            is_wide = is_left_out is not sign.isupper()
+            ranges = _wide(sign.lower()) if is_wide else _CLASSES[sign.lower()]
             return complement(ranges) if sign.isupper() else ranges
         if sign in _CONTROLS:
             return [(_CONTROLS[sign], _CONTROLS[sign])]
@@ -188,3 +213,12 @@ class _Parser:
 
     def _error(self, why: str, shift: int = 0) -> PatternError:
         return PatternError(f"at character {self.at + 1 + shift}: {why}")
+
+
+@functools.cache
+def _wide(name: str) -> list[Range]:
+    """Characters that belong to a class in some dialect."""
+    categories = _CATEGORIES[name]
+    runs = itertools.groupby(range(LAST + 1), lambda code: unicodedata.category(chr(code)).startswith(categories))
+    found = [(codes[0], codes[-1]) for is_in, run in runs if is_in and (codes := list(run))]
+    return sets([*found, *_CLASSES[name], *_MORE[name]])
