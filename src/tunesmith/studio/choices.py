@@ -87,7 +87,7 @@ def guard_datasets(workspace: Workspace, dataset_dir: str, names: Collection[str
     """
     guard_dataset_dir(workspace, dataset_dir)
     for name in names:
-        if is_file_name(name) and (workspace.root / name).exists():
+        if is_file_name(name):  # before it is looked for: what is outside is not even found out to exist
             workspace.readable_path(name)
     bundled = bundled_dir()
     for spec in resolve(tuple(names), dataset_dir):
