@@ -5,6 +5,7 @@ Paths start from the current folder, which is the workspace wherever a page is s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ FIRST_MODEL = "smollm2-135m"
 _MODEL_DEPTH = 3
 _WRITTEN = ("output_dir", "save_dir", "export_dir")
 _READ = ("input_file_path", "chunks", "task_dir", "metric_options")
+_ENVIRONMENT = re.compile(r"\$\{\s*(oc\.)?env\s*:")
 _NAMED = ("model_name_or_path", "adapter_name_or_path", "chunk_tokenizer")
 
 
@@ -99,8 +101,11 @@ def guard_keys(workspace: Workspace, keys: Mapping[str, Any]) -> None:
     """Every path among keys stays where it may be: results inside the workspace, what is read there or beside it.
 
     Raises:
-        TunesmithError: one does not.
+        TunesmithError: one does not, or a value would be read out of the environment and then be shown.
     """
+    for name, value in keys.items():
+        if any(_ENVIRONMENT.search(text) for text in _several(value)):
+            raise TunesmithError(f"{name}: the page reads no environment variables; write the value itself")
     for name in _WRITTEN:
         if keys.get(name):
             workspace.inside(keys[name])
