@@ -50,7 +50,11 @@ def enqueue(root: Path, words: Sequence[str], *, start: bool = True) -> Path:
         ConfigError: what `tunesmith train` would refuse.
         TrainingError: a run is queued or at work in its output_dir.
     """
-    config = load_config(words, "train")
+    return enqueue_config(root, load_config(words, "train"), start=start)
+
+
+def enqueue_config(root: Path, config: RunConfig, *, start: bool = True) -> Path:
+    """`enqueue` of a configuration that is there and checked already."""
     folder = Path(config.output_dir or ".")
     state = read_state(folder)
     if state is not None and state.is_active:
