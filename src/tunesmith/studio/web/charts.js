@@ -141,7 +141,7 @@ window.tunesmithCharts = (node) => {
       for (const [name, list] of Object.entries(series)) {
         const made = cards.get(name) || makeCard(name);
         made.series = list;
-        made.weight = name.includes("loss") || name === "grad_norm" ? weight : 0;
+        made.weight = name === "loss" || name === "grad_norm" ? weight : 0;
         node.append(made.card);
         draw(made);
       }
