@@ -96,6 +96,17 @@ def test_a_forked_child_that_outlives_the_run_does_not_keep_it_alive(tmp_path: P
             "before a checkpoint",
         ),
         ([("start", {"pid": 7}), ("stopped", {"step": 4})], "stopped", "at step 4"),
+        ([("start", {"pid": 7, "command": "eval"}), ("stopped", {})], "stopped", "answers so far are kept"),
+        (
+            [
+                ("queued", {"command": "export"}),
+                ("start", {"pid": 7, "command": "export"}),
+                ("stop_asked", {}),
+                ("exited", {"pid": 7, "code": -15}),
+            ],
+            "stopped",
+            "nothing was written",
+        ),
         ([("start", {"pid": 7}), ("finished", {}), ("exited", {"pid": 7, "code": 0})], "finished", ""),
         ([("start", {"pid": 7}), ("finished", {}), ("start", {"pid": 8})], "failed", "without a word"),
     ],
@@ -133,7 +144,7 @@ def test_work_notes_how_it_ends(tmp_path: Path) -> None:
         raise Interrupted("stopped", signal.SIGTERM)
     assert not run.is_alive()
     kinds = [event["event"] for event in run.events()]
-    assert kinds == ["start", "finished", "start", "failed", "start"]
+    assert kinds == ["start", "finished", "start", "failed", "start", "stopped"]
 
 
 def test_curves_count_repeated_steps_once(tmp_path: Path) -> None:
@@ -161,3 +172,27 @@ def test_runs_are_found_below_a_folder_and_not_in_checkpoints(tmp_path: Path) ->
     found = [run.folder.relative_to(tmp_path).as_posix() for run in find_runs(tmp_path)]
     assert found == ["two", "a/lora/one"]
     assert os.environ.get("RANK") is None
+
+
+def test_progress_of_other_work_than_training(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    with run.working("eval"):
+        for done in range(1, 5):
+            run.progress(done, 5, "questions: 50 % right")
+        found = read_state(tmp_path)
+        assert found is not None
+        assert (found.state, found.command, found.step, found.total_steps) == ("running", "eval", 1, 5)
+        assert found.doing == "questions: 50 % right"
+        run.progress(5, 5)
+    found = read_state(tmp_path)
+    assert found is not None
+    assert (found.state, found.step) == ("finished", 5)
+    assert sum(event["event"] == "progress" for event in run.events()) == 2, "at most one a second, and the last"
+
+
+def test_who_is_interrupted_has_stopped(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted), Run(tmp_path).working("data make"):
+        raise Interrupted("stopped", 15)
+    found = read_state(tmp_path)
+    assert found is not None
+    assert (found.state, found.reason) == ("stopped", "the answers so far are kept; it can go on")

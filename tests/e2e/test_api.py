@@ -9,8 +9,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -27,22 +31,31 @@ WEATHER = {
 }
 
 
+@contextmanager
+def serving(*words: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and its port, which it says itself."""
+    command = [sys.executable, "-m", "tunesmith", "api", "--model_name_or_path", MODEL, "--template", "smollm2", *words]
+    variables = {**os.environ, "API_PORT": "0", **environment}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=variables)
+    assert process.stderr
+    try:
+        for line in process.stderr:
+            found = re.search(r"serving on http://127\.0\.0\.1:(\d+)", line)
+            if found:
+                yield process, found.group(1)
+                break
+        else:
+            pytest.fail("the server did not start")
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process and its address, which it says itself."""
-    command = [sys.executable, "-m", "tunesmith", "api", "--model_name_or_path", MODEL, "--template", "smollm2"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "API_PORT": "0"})
-    assert process.stderr
-    for line in process.stderr:
-        found = re.search(r"serving on http://127\.0\.0\.1:(\d+)", line)
-        if found:
-            yield process, found.group(1)
-            break
-    else:
-        pytest.fail("the server did not start")
-    process.kill()
-    process.wait()
-    process.stderr.close()
+    with serving() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +144,74 @@ def test_sigterm_ends_it_with_its_number(server: tuple[subprocess.Popen[str], st
     process.send_signal(signal.SIGTERM)
     assert [chunk.choices[0].finish_reason for chunk in chunks][-1] in ("length", "stop")
     assert process.wait(60) == 128 + signal.SIGTERM
+
+
+QUESTION = "Who are you, and what can you do?"
+
+
+@pytest.fixture(scope="module")
+def saves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two adapters, each trained for two steps by the command, hard enough to change what the model says."""
+    folder = tmp_path_factory.mktemp("saves")
+    for name, rate in (("one", "5e-3"), ("two", "1e-2")):
+        words = ["--model_name_or_path", MODEL, "--template", "smollm2", "--do_train", "--dataset", "identity"]
+        words += [
+            "--max_steps",
+            "2",
+            "--per_device_train_batch_size",
+            "2",
+            "--max_samples",
+            "8",
+            "--lora_target",
+            "all",
+        ]
+        words += ["--learning_rate", rate, "--lr_scheduler_type", "constant", "--output_dir", str(folder / name)]
+        command = [sys.executable, "-m", "tunesmith", "train", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+def expected(adapter: Path | None) -> str:
+    """What the model says with the adapter on it for good."""
+    from tunesmith.config.schema import RunConfig
+    from tunesmith.core.types import Message
+    from tunesmith.inference.engine import SamplingParams
+    from tunesmith.inference.opening import open_model
+
+    keys: dict[str, Any] = {"model_name_or_path": MODEL, "template": "smollm2"}
+    if adapter is not None:
+        keys["adapter_name_or_path"] = str(adapter)
+    opened = open_model(RunConfig.from_dict(keys, command="chat"), batch_size=1)
+    request = opened.form.request([Message("user", QUESTION)], SamplingParams(do_sample=False, max_new_tokens=12))
+    return "".join(opened.form.stream(opened.engine, request))
+
+
+def test_base_and_adapters_side_by_side(saves: Path) -> None:
+    """A trained adapter by the configuration, another one loaded while serving, the bare base: each as if alone."""
+    one, two = saves / "one", saves / "two"
+    texts = {name: expected(adapter) for name, adapter in (("base", None), ("one", one), ("two", two))}
+    assert len(set(texts.values())) == 3
+    with (
+        serving("--adapter_name_or_path", str(one), API_ADAPTER_DIR=str(saves)) as (_, port),
+        openai.OpenAI(api_key="0", base_url=f"http://127.0.0.1:{port}/v1", timeout=300) as client,
+    ):
+
+        def said(model: str) -> str:
+            messages: Any = [{"role": "user", "content": QUESTION}]
+            answer = client.chat.completions.create(messages=messages, model=model, temperature=0, max_tokens=12)
+            return answer.choices[0].message.content or ""
+
+        def load(name: str, path: Path) -> int:
+            return httpx.post(f"{client.base_url}adapters", json={"name": name, "path": str(path)}).status_code
+
+        assert {MODEL, str(one), "base"} <= {model.id for model in client.models.list().data}
+        assert load("mine", two) == 201
+        names = {MODEL: "one", str(one): "one", "base": "base", "mine": "two"}
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(said, names)) == [texts[meant] for meant in names.values()]
+        assert load("mine", one) == 200
+        assert said("mine") == texts["one"]
+        assert httpx.delete(f"{client.base_url}adapters/mine").status_code == 200
+        with pytest.raises(openai.NotFoundError):
+            said("mine")

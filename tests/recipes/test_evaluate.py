@@ -37,6 +37,7 @@ def test_from_the_command_line_to_the_files(tmp_path: Path, tiny_model_dir: str,
         "questions.parquet",
         "eval_args.yaml",
         "events.jsonl",
+        ".run.lock",
     }
     assert yaml.safe_load((out / "eval_args.yaml").read_text())["task"] == "mmlu_test"
     assert json.loads((out / "summary.json").read_text())["n_shot"] == 1

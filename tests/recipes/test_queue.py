@@ -20,13 +20,20 @@ TRAINER = """
 import sys, time, yaml
 from pathlib import Path
 from tunesmith.core.runs import Run
-config = yaml.safe_load(open(sys.argv[1]))
-kind = config["run_name"]
+command = " ".join(sys.argv[1:3]) if sys.argv[1] == "data" else sys.argv[1]
+file = next(word for word in sys.argv if word.endswith(".yaml"))
+config = yaml.safe_load(open(file))
+kind = config.get("run_name") or "other"
 if kind == "refused":
     print("error: there is no model", file=sys.stderr)
     sys.exit(2)
-run = Run(Path(config["output_dir"]))
-with run.working("train"):
+run = Run(Path(file).parent)
+if command != "train":
+    with run.working(command):
+        run.progress(1, 3, "questions")
+        run.progress(3, 3, "questions: 50 % right")
+    sys.exit()
+with run.working(command):
     run.emit("train_begin", step=0, total_steps=2)
     print("step 1", flush=True)
     if kind == "killed":
@@ -38,7 +45,7 @@ with run.working("train"):
         time.sleep(60)
     run.emit("log", step=2, total_steps=2, loss=1.5)
 """
-"""Stands for `tunesmith train`: it works in its directory and ends as `run_name` says."""
+"""Stands for `tunesmith`: it works in its directory and ends as `run_name` says."""
 
 
 @pytest.fixture
@@ -46,7 +53,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     trainer = tmp_path / ".trainer.py"
     trainer.write_text(TRAINER)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(queue, "TRAIN", [sys.executable, str(trainer)])
+    monkeypatch.setattr(queue, "PROGRAM", [sys.executable, str(trainer)])
     (tmp_path / "base.yaml").write_text(
         "model_name_or_path: smollm2-135m\ndataset: identity\ntemplate: auto\ndo_train: true\noutput_dir: saves/base\n"
     )
@@ -74,7 +81,7 @@ def test_a_queue_with_failures_ends_with_all_explained(workspace: Path) -> None:
 def test_the_worker_runs_apart_and_its_death_loses_nothing(workspace: Path) -> None:
     put("slow", "slow")
     put("next")
-    code = f"from tunesmith.recipes import queue; queue.TRAIN = {queue.TRAIN!r}; queue.work(queue.Path())"
+    code = f"from tunesmith.recipes import queue; queue.PROGRAM = {queue.PROGRAM!r}; queue.work(queue.Path())"
     first = subprocess.Popen([sys.executable, "-c", code])
     until(lambda: _state("slow") == "running")
     first.kill()
@@ -110,6 +117,15 @@ def test_a_wrong_configuration_is_refused_before_it_waits(workspace: Path) -> No
 def test_secrets_are_not_written_into_the_queue(workspace: Path) -> None:
     with pytest.raises(ConfigError, match="HF_TOKEN"):
         enqueue(Path(), ["base.yaml", "hf_hub_token=abc"])
+
+
+def test_what_the_environment_says_may_wait(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", "sk-verysecret")
+    monkeypatch.setenv("BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("MODEL", "m")
+    (workspace / "long.txt").write_text("A text.")
+    folder = enqueue(Path(), ["input_file_path=long.txt", "output_dir=made"], start=False, command="data make")
+    assert not any(b"verysecret" in file.read_bytes() for file in folder.iterdir())
 
 
 def test_a_folder_in_use_is_refused(workspace: Path) -> None:
@@ -165,3 +181,36 @@ def test_ensure_worker_starts_one_that_trains_and_ends(workspace: Path) -> None:
     until(lambda: _state("one") == "failed", 60)
     state = wait(state_of("one", Path()), 1)
     assert QUEUED_CONFIG in state.reason
+
+
+def test_other_work_waits_in_the_same_queue(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "ensure_worker", lambda root: None)
+    model = "model_name_or_path=smollm2-135m"
+    (workspace / "long.txt").write_text("A text.")
+    put("trained")
+    folders = [
+        enqueue(Path(), [model, "task=mmlu_test", "template=fewshot", "save_dir=saves/asked"], command="eval"),
+        enqueue(Path(), [model, "template=chatml", "export_dir=models/merged"], command="export"),
+        enqueue(Path(), [model, "input_file_path=long.txt", "output_dir=made"], command="data make"),
+    ]
+    assert [str(folder) for folder in folders] == ["saves/asked", "models/merged-export", "made"]
+    assert [run.command for run in waiting(Path())] == ["train", "eval", "export", "data make"]
+    assert work(Path()) == 4
+    found = [read_state(folder) for folder in folders]
+    assert [(run.state, run.command, run.step, run.total_steps) for run in found if run] == [
+        ("finished", command, 3, 3) for command in ("eval", "export", "data make")
+    ]
+    assert not Path("models/merged").exists(), "what the queue notes stands beside it"
+    clone(state_of("asked", Path()), Path(), "saves/again", ["n_shot=1"])
+    resume(state_of("merged-export", Path()), Path())
+    assert [(run.folder.name, run.command) for run in waiting(Path())] == [
+        ("again", "eval"),
+        ("merged-export", "export"),
+    ]
+
+
+def test_what_cannot_wait(workspace: Path) -> None:
+    with pytest.raises(TrainingError, match="chat cannot wait"):
+        enqueue(Path(), ["base.yaml"], command="chat")
+    with pytest.raises(ConfigError, match="save_dir is missing"):
+        enqueue(Path(), ["model_name_or_path=m", "template=fewshot", "task=mmlu_test"], command="eval")

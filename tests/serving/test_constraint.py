@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import random
+import re
 from typing import Any
 
 import pytest
 from tests.serving.conftest import END, make_form
 
 from tunesmith.core.types import ToolCall
-from tunesmith.serving.constraint import GrammarConstraint, Vocabulary, _calling
+from tunesmith.serving.constraint import GrammarConstraint, Masks, Vocabulary, _automaton
 from tunesmith.serving.dialect import Dialect
 from tunesmith.serving.errors import ApiError
 from tunesmith.serving.grammar import DEAD, Automaton
@@ -118,11 +120,33 @@ def test_other_forms_of_schemas() -> None:
 @pytest.mark.parametrize(
     "schema",
     [
-        {"type": "string", "pattern": "a+"},
-        {"type": "string", "maxLength": 3},
-        {"type": "integer", "minimum": 3},
+        {"type": "string", "pattern": "(a"},
+        {"type": "string", "pattern": "(?=a)b"},
+        {"type": "string", "pattern": r"(a)\1"},
+        {"type": "string", "pattern": "[z-a]"},
+        {"type": "string", "pattern": "a{3,2}"},
+        {"type": "string", "pattern": "*"},
+        {"type": "string", "pattern": 5},
+        {"type": "string", "pattern": "a", "maxLength": 3},
+        {"type": "string", "format": "iban"},
+        {"type": "string", "maxLength": -1},
+        {"type": "string", "maxLength": 1.5},
+        {"type": "string", "maxLength": 100000},
+        {"type": "string", "minLength": 4, "maxLength": 3},
+        {"type": "integer", "minimum": 3, "maximum": 2},
+        {"type": "integer", "minimum": 0.1, "maximum": 0.9},
+        {"type": "integer", "minimum": "3"},
+        {"type": "integer", "minimum": 10**20},
+        {"type": "integer", "multipleOf": 0},
+        {"type": "integer", "multipleOf": 7, "minimum": 3},
+        {"type": "number", "multipleOf": 0.3},
+        {"type": "number", "exclusiveMinimum": 1, "maximum": 1},
+        {"type": "array", "uniqueItems": True},
         {"type": "date"},
-        {"oneOf": [{"type": "null"}]},
+        {"oneOf": []},
+        {"oneOf": [{"type": "integer"}, {"type": "number"}]},
+        {"oneOf": [{"type": "object"}, {"type": "object"}]},
+        {"type": "object", "required": [["a"]]},
         {"type": "object", "required": ["a"]},
         {"$ref": "other.json"},
         {"$ref": "#/$defs/none"},
@@ -131,7 +155,15 @@ def test_other_forms_of_schemas() -> None:
         {"enum": []},
         {"type": "string", "anyOf": [{"type": "string"}]},
         {"type": "array", "minItems": 3, "maxItems": 2},
-        {"type": "array", "minItems": 1000},
+        {"type": "array", "minItems": 100_000},
+        {"type": "array", "minItems": True},
+        {"type": "string", "enum": [1, None]},
+        {"type": "integer", "const": 1.5},
+        {"type": "integer", "format": "int32"},
+        {"type": "string", "pattern": "a[^\\s\\S]"},
+        {"type": "string", "pattern": "(" * 5000 + "a" + ")" * 5000},
+        {"oneOf": [{"const": {"a": 1}}, {"const": {"a": 1.0}}]},
+        {"$defs": {"a": {"properties": {"a": {"$ref": "#/$defs/a"}}, "required": ["a"]}}, "$ref": "#/$defs/a"},
         {"properties": 3},
         False,
     ],
@@ -143,10 +175,16 @@ def test_what_cannot_be_held_to_is_refused(schema: Any) -> None:
     assert "schema" in caught.value.message
 
 
+def test_what_names_a_type_narrows_its_list() -> None:
+    machine = automaton({"type": ["integer", "null"], "enum": [1, 2.0, 2.5, "a", None, True]})
+    assert [text for text in ("1", "2.0", "null") if not fits(machine, text)] == []
+    assert [text for text in ("2.5", '"a"', "true") if fits(machine, text)] == []
+
+
 def walked(constraint: GrammarConstraint, seed: int, most: int = 400) -> list[int]:
     """Tokens drawn at random from the allowed ones; what ends or closes is drawn more often, else nothing would end."""
     rng, ids = random.Random(seed), []
-    by_id = constraint.vocabulary.by_id
+    by_id = constraint.masks.vocabulary.by_id
     while len(ids) < most:
         allowed = constraint(ids).tolist()
         assert allowed
@@ -164,7 +202,7 @@ def test_random_walks_through_a_vocabulary_are_valid_json(schema: Any) -> None:
     machine = Automaton(OBJECT, JSON_RULES) if schema is None else automaton(schema)
     finished = 0
     for seed in range(30):
-        ids = walked(GrammarConstraint(machine, vocabulary), seed)
+        ids = walked(GrammarConstraint(Masks(machine, vocabulary)), seed)
         if len(ids) == 400:
             continue
         finished += 1
@@ -180,18 +218,27 @@ def test_random_walks_through_a_vocabulary_are_valid_json(schema: Any) -> None:
 def test_tokens_inside_strings_are_found_without_a_walk() -> None:
     """The short way through SAFE gives what the long way gives."""
     form = make_form()
-    constraint = GrammarConstraint(Automaton(OBJECT, JSON_RULES), Vocabulary(form.tokenizer, (END,)))
-    state = constraint.automaton.move_all(constraint.automaton.first(), b'{"a": "b')
-    long_way = constraint.vocabulary.all_tokens.fitting(constraint.automaton, state)
-    assert sorted(constraint.allowed(state)) == sorted(long_way)
-    assert len(long_way) > 100
+    vocabulary = Vocabulary(form.tokenizer, (END,))
+    for machine, texts in (
+        (Automaton(OBJECT, JSON_RULES), (b'{"a": "b', b'{"a": "\xc3')),
+        (
+            automaton({"type": "string", "minLength": 2, "maxLength": 40}),
+            (b'"', b'"a', b'"abc', b'"\xc3', b'"\xc3\xa4'),
+        ),
+        (automaton({"type": "string", "maxLength": 3}), (b'"', b'"ab', b'"abc')),
+        (automaton({"type": "string", "minLength": 3}), (b'"', b'"abcd')),
+    ):
+        masks = Masks(machine, vocabulary)
+        for text in texts:
+            state = machine.move_all(machine.first(), text)
+            assert sorted(masks.allowed(state)) == sorted(vocabulary.all_tokens.fitting(machine, state)), text
 
 
 def test_special_tokens_are_never_allowed_but_to_end() -> None:
     form = make_form()
     vocabulary = Vocabulary(form.tokenizer, (END,))
     assert not set(vocabulary.by_id) & set(form.tokenizer.all_special_ids)
-    constraint = GrammarConstraint(automaton({"const": 1}), vocabulary)
+    constraint = GrammarConstraint(Masks(automaton({"const": 1}), vocabulary))
     (one,) = constraint([]).tolist()
     assert constraint([one]).tolist() == [END]
     assert constraint([7, 8, 9]).tolist() == [END]  # what was never allowed ends
@@ -208,7 +255,7 @@ def test_demanded_calls_are_what_the_format_reads(template: str) -> None:
         },
         {"name": "clock", "description": ""},
     ]
-    machine = _calling(tools, dialect)
+    machine = _automaton(tools, None, dialect)
     for call in (ToolCall("weather", {"city": "Köln"}), ToolCall("weather", {}), ToolCall("clock", {"x": [1]})):
         text = dialect.tool_format.calls_text([call], False)
         assert fits(machine, text)
@@ -217,3 +264,171 @@ def test_demanded_calls_are_what_the_format_reads(template: str) -> None:
         assert parsed.calls == (call,)
     assert not fits(machine, dialect.tool_format.calls_text([ToolCall("weather", {"city": "Bonn"})], False))
     assert not fits(machine, dialect.tool_format.calls_text([ToolCall("other", {})], False))
+
+
+@pytest.mark.parametrize(
+    ("schema", "right", "wrong"),
+    [
+        ({"minLength": 2, "maxLength": 3}, ["ab", "äöü", "🙂🙂", 'a"', "a\\b"], ["", "a", "abcd", "🙂🙂🙂🙂"]),
+        ({"minLength": 1}, ["a", "a" * 50], [""]),
+        ({"pattern": "^[A-Z]{2}-\\d+$"}, ["AB-1", "XY-2024"], ["A-1", "AB-", "ab-1", "AB-1 "]),
+        ({"pattern": "fox"}, ["fox", "a fox!", "🙂fox"], ["fo", "", "f ox"]),
+        ({"pattern": "^a|b$"}, ["a", "axx", "xxb", "b"], ["xa", "bx", ""]),
+        ({"pattern": "^(yes|no)$"}, ["yes", "no"], ["maybe", "yesno"]),
+        ({"pattern": r"^[^\"\\]*$"}, ["abc", "ä"], ['a"', "a\\"]),
+        ({"pattern": r'^["\\]+$'}, ['"', '\\"'], ["a", ""]),
+        ({"pattern": "^[一-龥]{1,3}$"}, ["你好", "狐"], ["a", "你好你好", ""]),
+        ({"pattern": r"^\w+\s\w+$"}, ["a b", "foo_1\tbar"], ["ab", "a-b c"]),
+        ({"pattern": "^(a*)*b?$"}, ["", "aaa", "aab", "b"], ["ba", "c"]),
+        ({"pattern": "^.$"}, ["a", "🙂", '"'], ["", "ab", "\n"]),
+        ({"pattern": r"^\u00e4\x41$"}, ["äA"], ["ä"]),
+        ({"format": "date"}, ["2024-02-28", "1999-12-31"], ["2024-13-01", "2024-02-30", "2024-2-1"]),
+        ({"format": "date-time"}, ["2024-02-28T12:00:00Z", "2024-02-28T23:59:59.5+01:00"], ["2024-02-28", "24"]),
+        ({"format": "time"}, ["12:00:00Z"], ["25:00:00Z", "12:00"]),
+        ({"format": "email"}, ["a.b@c.de"], ["a@b", "@c.de", "a b@c.de"]),
+        ({"format": "ipv4"}, ["127.0.0.1", "255.255.255.255"], ["256.0.0.1", "1.2.3"]),
+        ({"format": "uuid"}, ["123e4567-e89b-12d3-a456-426614174000"], ["123e4567"]),
+        ({"format": "hostname"}, ["a", "a-b.example"], ["-a", "a..b"]),
+        ({"format": "duration"}, ["P3D", "PT5M2S", "P2W"], ["3D"]),
+        ({"format": "ipv6"}, ["1:2:3:4:5:6:7:8"], ["1:2"]),
+    ],
+)
+def test_strings(schema: dict[str, Any], right: list[str], wrong: list[str]) -> None:
+    machine = automaton({"type": "string", **schema})
+    assert [text for text in right if not fits(machine, json.dumps(text, ensure_ascii=False))] == []
+    assert [text for text in wrong if fits(machine, json.dumps(text, ensure_ascii=False))] == []
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whole_numbers_between_bounds(seed: int) -> None:
+    """Every number near the bounds, and of other lengths, is let through or held back as it should be."""
+    rng = random.Random(seed)
+    low, high = sorted(rng.randint(-(10 ** rng.randint(1, 6)), 10 ** rng.randint(1, 6)) for _ in range(2))
+    schema: dict[str, Any] = {"type": "integer", rng.choice(["minimum", "exclusiveMinimum"]): low}
+    if rng.random() < 0.7:
+        schema[rng.choice(["maximum", "exclusiveMaximum"])] = high + 3
+    machine = automaton(schema)
+    near = [bound + shift for bound in (low, high, 0) for shift in range(-5, 6)]
+    for value in [*near, *(rng.randint(-(10**8), 10**8) for _ in range(30))]:
+        assert fits(machine, str(value)) is valid(schema, value), (schema, value)
+    assert not fits(machine, "-0")
+    assert not fits(machine, "01")
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_numbers_between_bounds(seed: int) -> None:
+    rng = random.Random(seed)
+    low, high = sorted(round(rng.uniform(-20, 20), rng.randint(0, 3)) for _ in range(2))
+    schema: dict[str, Any] = {"type": "number", rng.choice(["minimum", "exclusiveMinimum"]): low}
+    if rng.random() < 0.7:
+        schema[rng.choice(["maximum", "exclusiveMaximum"])] = round(high + 1, 3)
+    machine = automaton(schema)
+    digits = [
+        f"{bound + shift:.{places}f}"
+        for bound in (low, round(high + 1, 3), 0)
+        for shift in (-1, -0.1, -0.001, 0, 0.001, 0.1, 1)
+        for places in (0, 1, 2, 3, 4)
+    ]
+    for text in digits:
+        if float(text) == 0 and text.startswith("-"):
+            continue
+        assert fits(machine, text) is valid(schema, float(text)), (schema, text)
+    assert not fits(machine, "1e3")
+
+
+def valid(schema: dict[str, Any], value: float) -> bool:
+    """What JSON Schema says about a number."""
+    return (
+        value >= schema.get("minimum", value)
+        and value > schema.get("exclusiveMinimum", value - 1)
+        and value <= schema.get("maximum", value)
+        and value < schema.get("exclusiveMaximum", value + 1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("schema", "right", "wrong"),
+    [
+        ({"type": "integer", "multipleOf": 5, "minimum": 0, "maximum": 20}, "0 5 20", "-5 3 25"),
+        ({"type": "integer", "multipleOf": 7}, "0 7 -14 700 98", "1 -6 13"),
+        ({"type": "integer", "multipleOf": 100}, "0 100 -2500", "10 150"),
+        ({"type": "number", "multipleOf": 0.01}, "0 1.25 -3.1 7", "1.234"),
+        ({"type": "number", "multipleOf": 0.5, "minimum": 0, "maximum": 1}, "", ""),
+        ({"type": "number", "multipleOf": 2, "minimum": 0, "maximum": 4}, "0 2 4", "1 2.0 6"),
+        ({"type": "integer", "multipleOf": 1}, "5 -3", "1.5"),
+        ({"type": ["integer", "null"], "minimum": 3}, "3 null", "2"),
+    ],
+)
+def test_multiples(schema: dict[str, Any], right: str, wrong: str) -> None:
+    if not right:
+        with pytest.raises(ApiError):
+            automaton(schema)
+        return
+    machine = automaton(schema)
+    assert [text for text in right.split() if not fits(machine, text)] == []
+    assert [text for text in wrong.split() if fits(machine, text)] == []
+
+
+CAT = {"type": "object", "properties": {"kind": {"const": "cat"}, "lives": {"type": "integer"}}, "required": ["kind"]}
+DOG = {"type": "object", "properties": {"kind": {"enum": ["dog", "wolf"]}}, "required": ["kind"]}
+
+
+def test_exactly_one_of_several() -> None:
+    """As pydantic writes unions that are told apart by a field."""
+    schema = {
+        "$defs": {"Cat": CAT, "Dog": DOG},
+        "oneOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}, {"type": "null"}],
+        "discriminator": {"propertyName": "kind"},
+    }
+    machine = automaton(schema)
+    assert fits(machine, '{"kind": "cat", "lives": 9}')
+    assert fits(machine, '{"kind": "wolf"}')
+    assert fits(machine, "null")
+    assert not fits(machine, '{"kind": "dog", "lives": 9}')
+    for overlapping in (
+        [CAT, CAT],
+        [CAT, {"type": "object"}],
+        [{"type": "string"}, {"const": "a"}],
+        [{}, {"type": "null"}],
+        [{"const": 1}, {"const": 1.0}],
+    ):
+        with pytest.raises(ApiError, match="anyOf"):
+            automaton({"oneOf": overlapping})
+
+
+def test_a_walk_through_bounded_strings_and_numbers() -> None:
+    form = make_form()
+    schema = {
+        "type": "object",
+        "properties": {
+            "code": {"type": "string", "pattern": "^[a-z]{2,4}-[0-9]+$"},
+            "name": {"type": "string", "minLength": 1, "maxLength": 12},
+            "age": {"type": "integer", "minimum": 0, "maximum": 130},
+            "share": {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
+            "born": {"type": "string", "format": "date"},
+        },
+        "required": ["code", "name", "age", "share", "born"],
+    }
+    masks = Masks(automaton(schema), Vocabulary(form.tokenizer, form.end_token_ids))
+    finished = 0
+    for seed in range(15):
+        ids = walked(GrammarConstraint(masks), seed)
+        if len(ids) == 400:
+            continue
+        finished += 1
+        value = json.loads(b"".join(masks.vocabulary.by_id[i] for i in ids).decode())  # never half a character
+        assert 1 <= len(value["name"]) <= 12
+        assert 0 <= value["age"] <= 130
+        assert 0 <= value["share"] < 1
+        assert re.fullmatch("[a-z]{2,4}-[0-9]+", value["code"])
+        datetime.date.fromisoformat(value["born"])
+    assert finished > 8
+
+
+def test_grammars_are_made_once() -> None:
+    vocabulary = Vocabulary(make_form().tokenizer, (END,))
+    made = [vocabulary.masks_of(key, lambda: automaton({"const": 1})) for key in "aab"]
+    assert made[0] is made[1] is not made[2]
+    for place in range(40):
+        vocabulary.masks_of(str(place), lambda: automaton({"const": 1}))
+    assert vocabulary.masks_of("a", lambda: automaton({"const": 1})) is not made[0]

@@ -106,6 +106,26 @@ def test_content_streams_while_no_call_begins(stage: Stage) -> None:
     assert streamed(chunks)[0] == "one two < three four"
 
 
+def test_json_or_a_call(stage: Stage) -> None:
+    """Both asked for: the answer is a call or JSON that fits, and nothing else."""
+    schema = {"type": "object", "properties": {"city": {"const": "Bonn"}}, "required": ["city"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    stage.says(ONE)
+    answer = stage.ask(tools=TOOLS, response_format=wanted)
+    assert answer.choices[0].finish_reason == "tool_calls"
+    machine = stage.seen.constraint.masks.automaton
+    for text, fits in (('{"city": "Bonn"}', True), ('{"city": "Köln"}', False), (ONE, True), ("Bonn", False)):
+        state = machine.move_all(machine.first(), text.encode())
+        assert (state >= 0 and machine.may_end(state)) is fits, text
+    stage.says('{"city": "Bonn"}')
+    answer = stage.ask(tools=TOOLS, response_format=wanted)
+    assert (answer.choices[0].finish_reason, answer.choices[0].message.content) == ("stop", '{"city": "Bonn"}')
+    stage.says(ONE)
+    stage.ask(tools=TOOLS, response_format=wanted, tool_choice="required")
+    machine = stage.seen.constraint.masks.automaton
+    assert machine.move_all(machine.first(), b'{"city"') < 0
+
+
 def test_results_go_back_in_any_order(stage: Stage) -> None:
     stage.says(TWO)
     message = stage.ask("Weather and time?", tools=TOOLS).choices[0].message
@@ -177,5 +197,5 @@ def test_forms_that_are_no_json_cannot_be_demanded() -> None:
     with on_stage("qwen3_5") as running:
         running.says("<tool_call>\n<function=weather>\n<parameter=city>\nKöln\n</parameter>\n</function>\n</tool_call>")
         assert running.ask(tools=TOOLS).choices[0].finish_reason == "tool_calls"
-        with pytest.raises(openai.BadRequestError, match="cannot be demanded"):
+        with pytest.raises(openai.BadRequestError, match="cannot be held to it"):
             running.ask(tools=TOOLS, tool_choice="required")

@@ -18,7 +18,7 @@ from tests.synthesis.conftest import BOOK, entries_for, usual
 
 from tunesmith.cli.main import main
 from tunesmith.config.schema import RunConfig
-from tunesmith.core.errors import DataError, GeneratorError
+from tunesmith.core.errors import DataError, TrainingError
 from tunesmith.recipes.make import make
 
 
@@ -118,7 +118,7 @@ def test_thirty_percent_faults_and_five_kills_leave_an_exact_account(endpoint, s
 
 def finished_files() -> dict[str, bytes]:
     names = ("json", "parquet", "jsonl")
-    skipped = ("making_results.json", "calls.jsonl")
+    skipped = ("making_results.json", "calls.jsonl", "events.jsonl")
     paths = [path for path in Path("out").iterdir() if path.name.endswith(names) and path.name not in skipped]
     return {path.name: path.read_bytes() for path in paths}
 
@@ -179,7 +179,7 @@ def test_a_second_process_is_kept_out(endpoint, settings) -> None:
     thread.start()
     while not endpoint.requests:
         time.sleep(0.01)
-    with pytest.raises(GeneratorError, match="another tunesmith works in out"):
+    with pytest.raises(TrainingError, match="works in this folder"):
         run(settings)
     thread.join()
 

@@ -29,6 +29,7 @@ _EXAMPLES = {
 }
 _PLACES = {"data": "data ACTION"}
 _OWN_WORDS = {
+    "export": "--run FOLDER    note the work in FOLDER, as other runs do; the queue has exports done this way",
     "data": """\
 ACTION is one of
 
@@ -37,7 +38,7 @@ check CONFIG [--json] [--png FILE]  every row; as one JSON object; the lengths d
 convert INPUT OUTPUT [to=alpaca | to=sharegpt | to=openai] [--overwrite]
                                     rows in another layout, read back and compared; needs no model
 make CONFIG, dialogue CONFIG, split CONFIG
-                                    data sets out of long text; each lists its keys with -h"""
+                                    data sets out of long text; each lists its keys with -h""",
 }
 
 

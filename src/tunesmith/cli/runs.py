@@ -1,4 +1,4 @@
-"""`tunesmith runs`: what was trained in this workspace, what is at work, what waits."""
+"""`tunesmith runs`: what was trained, measured, exported and made in this workspace, what is at work, what waits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.cli.words import take_switch
+from tunesmith.cli.words import take_switch, take_value
 from tunesmith.core import env
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.lazy import nearest
@@ -22,13 +22,14 @@ usage: tunesmith runs ACTION ...
 
   list [--json]                      every run below this folder, the newest first
   show RUN [--json]                  where it stands, its last numbers and lines
-  queue CONFIG [key=value]...        train when those before it are done
+  queue CONFIG [key=value]...        train when those before it are done; --command eval, export, "data make" or
+                                     "data dialogue" does that instead
   sweep CONFIG key=a,b [key=c,d]...  queue one run for each combination of values
   stop RUN [--now]                   write a checkpoint and end; --now kills; a waiting run is taken out of the queue
   resume RUN                         go on from the newest checkpoint
   clone RUN OUTPUT_DIR [key=value]   the same configuration with changes
   compare RUN RUN...  [--json]       differing keys and last numbers side by side
-  work                               train what waits, then end (queue starts this in the background)
+  work                               do what waits, then end (queue starts this in the background)
 
 RUN is a run's folder, or the end of its path. TUNESMITH_WORKSPACE names the workspace; default: this folder.
 """
@@ -102,11 +103,14 @@ def _show(words: list[str]) -> None:
     if as_json:
         print(json.dumps(_as_json(run), ensure_ascii=False))
         return
-    print(f"{run.folder}: {run.state}{f', {run.reason}' if run.reason else ''}")
+    work = "" if run.command == "train" else f"{run.command}, "
+    print(f"{run.folder}: {work}{run.state}{f', {run.reason}' if run.reason else ''}")
     if run.total_steps:
         left = run.seconds_left(time.time())
         rest = f", about {max(left, 0) / 60:.0f} min left" if left is not None else ""
-        print(f"step {run.step} of {run.total_steps}{rest}")
+        print(f"{'step' if run.command == 'train' else 'done:'} {run.step} of {run.total_steps}{rest}")
+    if run.doing:
+        print(f"  {run.doing}")
     for name, value in sorted(run.numbers.items()):
         print(f"  {name:24} {value:.6g}")
     lines = last_lines(run.folder, 12)
@@ -123,8 +127,9 @@ def _run(name: str) -> RunState:
 def _queue(words: list[str]) -> None:
     from tunesmith.recipes.queue import enqueue, waiting
 
+    command = take_value(words, "--command") or "train"
     _need(words, 1, "queue CONFIG [key=value]...")
-    folder = enqueue(Path(), words)
+    folder = enqueue(Path(), words, command=command)
     place = next((place for place, run in enumerate(waiting(Path()), 1) if run.folder == folder), 0)
     print(f"{folder}: {f'number {place} in the queue' if place else 'begins'}; tunesmith runs show {folder}")
 
@@ -190,7 +195,7 @@ def _compare(words: list[str]) -> None:
 def _work(words: list[str]) -> None:
     from tunesmith.recipes.queue import work
 
-    print(f"{work(Path())} runs were trained")
+    print(f"{work(Path())} runs were done")
 
 
 _ACTIONS: dict[str, Callable[[list[str]], None]] = {

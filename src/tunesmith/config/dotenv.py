@@ -21,6 +21,14 @@ _TEXTS = {"data make": (_TEXT,), "data dialogue": ("TEXTFILE", _TEXT), "data spl
 _FILE_ONLY = {"entries_per_chunk": "ENTRIES_PER_FILE", "roles": "ROLES"}
 
 
+_VARIABLE = "environment variable "
+
+
+def is_from_environment(place: str) -> bool:
+    """Whether a place that an entry names is the environment or `.env`: whoever runs there finds the value himself."""
+    return place.startswith((_VARIABLE, f"{FILE}:"))
+
+
 class _Variables:
     """The process's environment over the file `.env` of the current folder."""
 
@@ -32,7 +40,7 @@ class _Variables:
         for name in names:
             value = None if file_only else env.get(name)
             if value:
-                return value, f"environment variable {name}"
+                return value, f"{_VARIABLE}{name}"
             if name in self._lines and self._lines[name][0]:
                 value, line = self._lines[name]
                 return value, f"{FILE}:{line}"

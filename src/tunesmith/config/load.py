@@ -1,9 +1,10 @@
-"""The command line to a RunConfig: file, overrides, flags; `.env` for the commands that take it."""
+"""The command line, or keys of a page, to a RunConfig: file, overrides, flags; `.env` where a command takes it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from tunesmith.config import dotenv
 from tunesmith.config.argv import PLACE, CommandLine
@@ -38,3 +39,17 @@ def load_config(argv: Sequence[str], command: str, checks: Checks | None = None)
         checks = replace(checks, rules=False)  # words were lost: what is missing may be among them
     given = [*entries, *line.entries]
     return from_entries([*dotenv.entries(command, given), *given], command, line.file or PLACE, problems, checks)
+
+
+def load_keys(keys: Mapping[str, Any], command: str) -> RunConfig:
+    """Keys and values as `load_config` would have them from a file: all checks, and what the environment says.
+
+    Args:
+        keys: YAML keys to Python values; numbers may be text.
+        command: the command that the configuration is for.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    given = [Entry(name, value) for name, value in keys.items()]
+    return from_entries([*dotenv.entries(command, given), *given], command, "")

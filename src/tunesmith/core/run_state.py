@@ -17,6 +17,15 @@ State = Literal["queued", "starting", "running", "stopping", "stopped", "finishe
 ACTIVE: frozenset[State] = frozenset({"queued", "starting", "running", "stopping"})
 """States that end by themselves."""
 _NOT_CURVES = frozenset({"event", "time", "step", "total_steps", "epoch"})
+_KEPT = {
+    "train": "before a checkpoint could be written",
+    "predict": "the answers so far are kept; it can go on",
+    "eval": "the answers so far are kept; it can go on",
+    "data make": "the answers so far are kept; it can go on",
+    "data dialogue": "the answers so far are kept; it can go on",
+    "export": "nothing was written",
+}
+"""Command -> what is left when its process ends before its work does."""
 _SIGNALS = {9: "SIGKILL; often the kernel's, when memory runs out", 15: "SIGTERM", 6: "SIGABRT", 11: "SIGSEGV"}
 
 
@@ -28,8 +37,8 @@ class RunState:
         folder: the run directory.
         state: what it is doing.
         reason: why it failed or stopped; empty where there is nothing to say.
-        command: `train` or `predict`.
-        step: last optimizer step that was reported.
+        command: what it does: `train`, `predict`, `eval`, `export`, `data make`, `data dialogue`.
+        step: last optimizer step that was reported; of other work than training, what is counted there.
         total_steps: of the whole run; 0 while unknown.
         started: seconds since the epoch when work began last; 0: never.
         updated: of the last event.
@@ -37,6 +46,7 @@ class RunState:
         pid: of the process that works there, or did last; 0 where none has.
         queued_as: file of the configuration that waits for the queue, relative to the folder.
         numbers: last value of every curve.
+        doing: words on the work under way; empty where the numbers say all.
     """
 
     folder: Path
@@ -51,11 +61,17 @@ class RunState:
     pid: int = 0
     queued_as: str = ""
     numbers: dict[str, float] = field(default_factory=dict)
+    doing: str = ""
 
     @property
     def is_active(self) -> bool:
         """Whether it is queued or at work."""
         return self.state in ACTIVE
+
+    @property
+    def kept(self) -> str:
+        """What is left of the work when it is stopped now."""
+        return _KEPT.get(self.command, "what was written is kept")
 
     def seconds_left(self, now: float) -> float | None:
         """Time to the last step at the mean pace since work began; None before the first report."""
@@ -76,9 +92,10 @@ class RunState:
     def _on_queued(self, event: dict[str, Any]) -> None:
         self.state, self.reason, self.ended = "queued", "", 0.0
         self.queued_as = str(event.get("config", ""))
+        self.command, self.doing = str(event.get("command", "train")), ""
 
     def _on_start(self, event: dict[str, Any]) -> None:
-        self.state, self.reason, self.ended = "starting", "", 0.0
+        self.state, self.reason, self.ended, self.doing = "starting", "", 0.0, ""
         self.command, self.pid = str(event.get("command", "train")), int(event.get("pid", 0))
         self.started = self.updated
 
@@ -86,6 +103,14 @@ class RunState:
         self.state, self.started = "running", self.updated
         self.step = self._first_step = int(event.get("step", 0))
         self.total_steps = int(event.get("total_steps", 0))
+
+    def _on_progress(self, event: dict[str, Any]) -> None:
+        """Other work than training: something is counted."""
+        if self.state == "starting" or self.total_steps != event.get("total"):
+            self.state = "running" if self.state == "starting" else self.state
+            self.started, self._first_step = self.updated, int(event.get("done", 0))
+        self.step, self.total_steps = int(event.get("done", 0)), int(event.get("total", 0))
+        self.doing = str(event.get("doing", ""))
 
     def _on_log(self, event: dict[str, Any]) -> None:
         self.step = int(event.get("step", self.step))
@@ -103,7 +128,8 @@ class RunState:
             self.state = "stopping"
 
     def _on_stopped(self, event: dict[str, Any]) -> None:
-        self._close("stopped", f"at step {event.get('step', self.step)}; a checkpoint was written")
+        is_training = "step" in event
+        self._close("stopped", f"at step {event['step']}; a checkpoint was written" if is_training else self.kept)
 
     def _on_cancelled(self, event: dict[str, Any]) -> None:
         self._close("cancelled", "taken out of the queue")
@@ -122,7 +148,7 @@ class RunState:
 
     def _on_gone(self, code: int | None = None, reason: str = "") -> None:
         if self.state == "stopping":
-            self._close("stopped", "before a checkpoint could be written")
+            self._close("stopped", self.kept)
         elif code is not None and code < 0:
             self._close(
                 "failed", f"the process was killed by signal {-code} ({_SIGNALS.get(-code, 'see man 7 signal')})"

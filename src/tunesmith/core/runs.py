@@ -17,6 +17,8 @@ EVENTS_FILE = "events.jsonl"
 LOCK_FILE = ".run.lock"
 LOG_FILE = "run.log"
 """What a run prints, where the queue started it."""
+PROGRESS_SECONDS = 1.0
+"""Progress is noted no more often."""
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
@@ -151,6 +153,8 @@ class Run:
         self.folder = folder
         self.events_path = folder / EVENTS_FILE
         self._lock = Lock(folder / LOCK_FILE)
+        self._last = ""
+        self._progress_at = -PROGRESS_SECONDS
 
     def begin(self, command: str) -> None:
         """Takes the directory for this process and notes the start.
@@ -163,8 +167,8 @@ class Run:
                 (event.get("pid") for event in reversed(list(self.events())) if event["event"] == "start"), "?"
             )
             raise TrainingError(
-                f"{self.folder}: another process ({holder}) trains into this folder. Wait for it or stop it "
-                f"(tunesmith runs stop {self.folder}), or take another output_dir"
+                f"{self.folder}: another process ({holder}) works in this folder. Wait for it or stop it "
+                f"(tunesmith runs stop {self.folder}), or take another folder"
             )
         self.emit("start", command=command, pid=os.getpid())
 
@@ -186,7 +190,9 @@ class Run:
             if env.rank() == 0:
                 self.emit("finished", command=command)
         except Interrupted:
-            raise  # who was interrupted has noted where
+            if self._last != "stopped":  # training notes at which step
+                self.emit("stopped", command=command)
+            raise
         except BaseException as error:
             self.emit("failed", command=command, reason=reason_of(error))
             raise
@@ -199,8 +205,23 @@ class Run:
 
     def emit(self, event: str, **fields: Any) -> None:
         """Appends one event; a torn last line of a killed process is closed first."""
+        self._last = event
         fact = {"event": event, "time": round(time.time(), 3), **fields}
         append_line(self.events_path, json.dumps(fact, ensure_ascii=False))
+
+    def progress(self, done: int, total: int, doing: str = "") -> None:
+        """Notes how far the work is, at most once a second, and its end.
+
+        Args:
+            done: of whatever is counted.
+            total: how many there are.
+            doing: words on how it looks so far.
+        """
+        now = time.monotonic()
+        if done < total and now - self._progress_at < PROGRESS_SECONDS:
+            return
+        self._progress_at = now
+        self.emit("progress", done=done, total=total, doing=doing)
 
     def events(self) -> Iterator[dict[str, Any]]:
         """All whole events; a torn line is passed over."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from tunesmith.core.journal import Journal
 from tunesmith.core.log import get_logger
+from tunesmith.core.runs import Run
 from tunesmith.evaluation.progress import ProgressBar
 from tunesmith.evaluation.prompts import Prompt, draw_examples, letter_tokens, write_prompts
 from tunesmith.evaluation.question import ROWS_FILE, Subject
@@ -121,7 +122,7 @@ class ChoiceEvaluation:
         known = journal.begin(total) if journal else []
         answers = {(answer.subject, answer.index): answer for answer in map(Answer.of_row, known)}
         try:
-            with ProgressBar("questions", total) as bar:
+            with ProgressBar("questions", total, run=Run(self.folder) if self.folder else None) as bar:
                 for subject, prompts in asked:
                     for answer in self._ask(subject, prompts, answers):
                         answers[answer.subject, answer.index] = answer

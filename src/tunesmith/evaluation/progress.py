@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from tunesmith.core.log import get_logger
+from tunesmith.core.runs import Run
 
 LINE_SECONDS = 30.0
 """Without a terminal, a line is logged this often."""
@@ -20,9 +21,11 @@ class ProgressBar:
         title: what is being done.
         total: how many there are.
         live: False: lines alone, as where another bar is shown already.
+        run: where it is noted, too.
     """
 
-    def __init__(self, title: str, total: int, *, live: bool = True) -> None:
+    def __init__(self, title: str, total: int, *, live: bool = True, run: Run | None = None) -> None:
+        self._run = run
         self._live = live
         self._title = title
         self._total = total
@@ -39,6 +42,8 @@ class ProgressBar:
 
     def show(self, done: int, score: str = "") -> None:
         """Moves the bar to `done`, with a word on the scores so far."""
+        if self._run is not None:
+            self._run.progress(done, self._total, f"{self._title}: {score}" if score else self._title)
         if self._bar is not None:
             self._bar.update(self._task, completed=done, score=score)
         elif time.monotonic() - self._said > LINE_SECONDS:

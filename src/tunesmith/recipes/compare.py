@@ -15,7 +15,8 @@ from tunesmith.core.runs import write_atomic
 from tunesmith.evaluation.compare import Comparison, compare_runs
 from tunesmith.evaluation.page import comparison_page
 from tunesmith.evaluation.run_scores import RunScores, read_run, short_names
-from tunesmith.recipes.runs import RESOLVED_CONFIG, differences
+from tunesmith.recipes.jobs import RESOLVED_CONFIG
+from tunesmith.recipes.runs import differences
 
 _CONFIGS = {RESOLVED_CONFIG: "train", "eval_args.yaml": "eval"}
 _logger = get_logger(__name__)

@@ -36,10 +36,10 @@ def dialogue(config: RunConfig) -> str:
     Raises:
         DataError: the text cannot be read, nobody has one of the names, or nothing could be used.
         GeneratorError: the generator cannot be asked.
+        TrainingError: another process works in the folder.
         Interrupted: a signal came; the same command goes on.
     """
     from tunesmith.synthesis.dialogue.speech import Person, check_person
-    from tunesmith.synthesis.journal import alone_in
     from tunesmith.synthesis.texts import read_texts
 
     folder = Path(config.output_dir or OUTPUT).expanduser()
@@ -52,7 +52,7 @@ def dialogue(config: RunConfig) -> str:
     work.output.check()
     if config.dry_run:
         return work.estimate()
-    with alone_in(folder):
+    with runs.Run(folder).working("data dialogue"):
         for text in texts:
             text.keep()
         runs.write_atomic(folder / "make_args.yaml", config.to_yaml())
@@ -143,13 +143,14 @@ class _Dialogue:
         self.journal = journal
         asker = self._asker(journal)
         found: list[tuple[int, dict[int, Utterance]]] = []
+        run, n_open = runs.Run(self.output.folder), sum(len(passage.open) for _, passage in self.passages)
 
         async def work(item: tuple[int, Passage]) -> tuple[int, dict[int, Utterance], int]:
             place, passage = item
             return place, await asker.fill(passage, self.spoken[place]), len(passage.open)
 
         try:
-            with self.crew.stoppable(), progress("speakers", sum(len(p.open) for _, p in self.passages)) as advance:
+            with self.crew.stoppable(), progress("speakers", n_open, run) as advance:
 
                 def done(result: tuple[int, dict[int, Utterance], int]) -> None:
                     place, told, asked = result

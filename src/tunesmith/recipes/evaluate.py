@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,8 @@ def run(config: RunConfig) -> None:
     if config.split and task.split != config.split:
         _logger.warning("split: %s is ignored: the task is called %s", config.split, config.task)
     folder = Path(config.save_dir).expanduser() if config.save_dir else None
-    choices(config, task, folder)
+    with Run(folder).working("eval") if folder else nullcontext():
+        choices(config, task, folder)
 
 
 def choices(config: RunConfig, task: TaskName, folder: Path | None) -> None:

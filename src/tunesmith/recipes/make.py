@@ -37,11 +37,11 @@ def make(config: RunConfig) -> str:
     Raises:
         DataError: the text cannot be read, a name is taken, or no entry could be used.
         GeneratorError: the generator cannot be asked.
+        TrainingError: another process works in the folder.
         Interrupted: a signal came; the same command goes on.
     """
     from tunesmith.synthesis.counting import make_counter
     from tunesmith.synthesis.estimate import estimate
-    from tunesmith.synthesis.journal import alone_in
     from tunesmith.synthesis.output import Output
 
     counter = make_counter(config)
@@ -51,7 +51,7 @@ def make(config: RunConfig) -> str:
     output.check()
     if config.dry_run:
         return estimate(config, folder, chunks, counter)
-    with alone_in(folder):
+    with runs.Run(folder).working("data make"):
         for chunk in chunks:
             chunk.source.keep()
         runs.write_atomic(folder / "make_args.yaml", config.to_yaml())
@@ -151,7 +151,7 @@ class _Making:
         from tunesmith.synthesis.progress import progress
         from tunesmith.synthesis.rows import Failure
 
-        with progress(title, total) as advance:
+        with progress(title, total, runs.Run(self.output.folder)) as advance:
 
             def done(results: list[Any]) -> None:
                 take(results)

@@ -107,7 +107,7 @@ class Prediction:
         n_found = None
         so_far = self.board()
         self.answering.score = so_far.add
-        with ProgressBar("predicting", len(rows)) as progress:
+        with ProgressBar("predicting", len(rows), run=Run(self.folder)) as progress:
             for done in self.answering.write(rows, seed=seed, model=weights):
                 progress.show(done, so_far.in_words())
                 n_found = done if n_found is None else n_found

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import DataError, Problem
-from tunesmith.core.types import IGNORE_INDEX, Conversation, Example, Feedback, Preference, Text, TokenizedRow
+from tunesmith.core.types import IGNORE_INDEX, Conversation, Example, Feedback, Preference, Source, Text, TokenizedRow
 from tunesmith.recipes.data import load_encoder, require_names
 from tunesmith.recipes.paint import Painter, token_texts
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
     from tunesmith.data.catalog import DatasetSpec
     from tunesmith.data.report import DatasetReport
+    from tunesmith.data.sources import RawRow
     from tunesmith.data.tokenize import Encoder
 
 _COUNT = 3
@@ -32,6 +33,65 @@ class Part:
 
     title: str
     tokens: TokenizedRow
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRow:
+    """A row as the model sees it, or why it does not.
+
+    Attributes:
+        source: file and row.
+        parts: what is read of it; none where there is a problem.
+        label: what a KTO row is marked as; empty else.
+        problem: why it cannot be used; empty where it can.
+    """
+
+    source: Source
+    parts: tuple[Part, ...] = ()
+    label: str = ""
+    problem: str = ""
+
+
+def see(config: RunConfig, encoder: Encoder, *, first: int = 1, count: int = _COUNT) -> list[SeenRow]:
+    """Rows of the only data set that is named, in the order in which training reads them.
+
+    Args:
+        config: for the command `data`.
+        encoder: of the configured model.
+        first: place of the first one, from 1.
+        count: rows at most; fewer where the data ends.
+
+    Raises:
+        DataError: the data set cannot be used at all. A bad row is no error here.
+    """
+    from tunesmith.data.examples import select_rows
+    from tunesmith.data.pipeline import find_specs
+    from tunesmith.data.report import DatasetReport
+
+    spec = find_specs(config, require_names(config)[:1])[0]
+    rows = select_rows(spec, config.max_samples, config.seed, DatasetReport(spec.name))
+    return [_seen(row, spec, config.stage, encoder) for row in islice(rows, first - 1, first - 1 + count)]
+
+
+def _seen(row: RawRow, spec: DatasetSpec, stage: str, encoder: Encoder) -> SeenRow:
+    from tunesmith.core.errors import TemplateError
+    from tunesmith.data.examples import book_example
+    from tunesmith.data.report import DatasetReport, unwritable
+
+    report = DatasetReport(spec.name)
+    example = book_example(row, spec, stage, report)
+    if example is None:
+        return SeenRow(row.source, problem=str(report.rejects[0].problem()))
+    try:
+        return SeenRow(row.source, tuple(parts_of(example, encoder)), _label(example))
+    except TemplateError as error:
+        return SeenRow(row.source, problem=str(unwritable(Conversation((), source=row.source), error).problem()))
+
+
+def _label(example: Example) -> str:
+    if not isinstance(example, Feedback):
+        return ""
+    return "marked good" if example.is_desirable else "marked bad"
 
 
 def preview(config: RunConfig, row: int | None = None, *, ids: bool = False) -> None:
@@ -73,9 +133,7 @@ def _preview_set(spec: DatasetSpec, config: RunConfig, encoder: Encoder, only: i
 
 def _chosen(spec: DatasetSpec, config: RunConfig, only: int | None, report: DatasetReport) -> Iterator[Example]:
     """The first rows, or the one that was asked for; rows that are passed over are not booked."""
-    from tunesmith.data.examples import read_examples, select_rows
-    from tunesmith.data.formats import RowError, convert
-    from tunesmith.data.report import Reject
+    from tunesmith.data.examples import book_example, read_examples, select_rows
 
     if only is None:
         yield from islice(read_examples(spec, config.stage, config.max_samples, config.seed, report), _COUNT)
@@ -83,14 +141,9 @@ def _chosen(spec: DatasetSpec, config: RunConfig, only: int | None, report: Data
     for row in select_rows(spec, config.max_samples, config.seed, report):
         if row.source.row != only:
             continue
-        report.read += 1
-        if row.value is None:
-            report.reject(Reject(row.source, "", row.fault, "mend the line"))
-            continue
-        try:
-            yield convert(row.value, spec, config.stage, row.source)
-        except RowError as error:
-            report.reject(Reject(row.source, error.column, error.reason, error.fix))
+        example = book_example(row, spec, config.stage, report)
+        if example is not None:
+            yield example
 
 
 def _show(example: Example, encoder: Encoder, screen: Screen, report: DatasetReport) -> bool:
@@ -102,11 +155,8 @@ def _show(example: Example, encoder: Encoder, screen: Screen, report: DatasetRep
     except TemplateError as error:
         report.reject(unwritable(Conversation((), source=example.source), error))
         return False
-    label = ""
-    if isinstance(example, Feedback):
-        label = ", marked good" if example.is_desirable else ", marked bad"
     for part in parts:
-        title = f"{report.name}: {example.source}{label}{f', {part.title}' if part.title else ''}"
+        title = ", ".join(filter(None, (f"{report.name}: {example.source}", _label(example), part.title)))
         screen.row(title, part.tokens)
     return True
 

@@ -1,4 +1,4 @@
-"""The queue of runs: one worker process a workspace starts them one after another, each as its own `tunesmith train`.
+"""The queue of runs: one worker process a workspace starts them one after another, each as a command of its own.
 
 A run waits in its own directory, as an event; the worker keeps nothing in memory that its death could lose.
 """
@@ -11,20 +11,22 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tunesmith.config.dotenv import is_from_environment
 from tunesmith.config.load import load_config
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import ConfigError, Problem, TrainingError
 from tunesmith.core.log import get_logger
 from tunesmith.core.run_state import RunState, find_runs, last_lines, read_state
 from tunesmith.core.runs import LOG_FILE, Lock, Run, is_locked, write_atomic
+from tunesmith.recipes.jobs import job_of
 
 logger = get_logger(__name__)
 
 QUEUED_CONFIG = "queued.yaml"
-"""In the run directory: what the queue will train; secrets stay in the environment."""
+"""In the run directory: what the queue will do; secrets stay in the environment."""
 FOLDER = ".tunesmith"
-TRAIN = [sys.executable, "-m", "tunesmith", "train"]
-"""A process of its own for each run; its configuration comes behind."""
+PROGRAM = [sys.executable, "-m", "tunesmith"]
+"""A process of its own for each run; the words of its job come behind."""
 _DETACH = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
 """A parent that ends at once: the worker becomes nobody's child, and no page that started it has to bury it."""
 _POLL_SECONDS = 0.5
@@ -35,33 +37,40 @@ def worker_lock(root: Path) -> Path:
     return root / FOLDER / "queue.lock"
 
 
-def enqueue(root: Path, words: Sequence[str], *, start: bool = True) -> Path:
+def enqueue(root: Path, words: Sequence[str], *, start: bool = True, command: str = "train") -> Path:
     """Puts a run at the end of the queue; a wrong configuration is refused here, not hours later.
 
     Args:
         root: the workspace; paths in the configuration start from here.
-        words: as for `tunesmith train`.
+        words: as for `tunesmith COMMAND`.
         start: make sure that a worker takes it.
+        command: what is to be done, one of `jobs.JOBS`.
 
     Returns:
         The run directory.
 
     Raises:
-        ConfigError: what `tunesmith train` would refuse.
-        TrainingError: a run is queued or at work in its output_dir.
+        ConfigError: what the command would refuse.
+        TrainingError: a run is queued or at work in its folder.
     """
-    return enqueue_config(root, load_config(words, "train"), start=start)
+    return enqueue_config(root, load_config(words, job_of(command)[0]), start=start)
 
 
 def enqueue_config(root: Path, config: RunConfig, *, start: bool = True) -> Path:
-    """`enqueue` of a configuration that is there and checked already."""
-    folder = Path(config.output_dir or ".")
+    """`enqueue` of a configuration that is made and checked already, for the command that it was made for.
+
+    Raises:
+        ConfigError: a secret in it.
+        TrainingError: a run is queued or at work in its folder.
+    """
+    command, job = job_of(config.command)
+    folder = job.folder(config)
     state = read_state(folder)
     if state is not None and state.is_active:
-        raise TrainingError(f"{folder}: a run is {state.state} there; take another output_dir, or stop it first")
+        raise TrainingError(f"{folder}: a run is {state.state} there; take another folder, or stop it first")
     _refuse_secrets(config)
     write_atomic(folder / QUEUED_CONFIG, config.to_yaml())
-    Run(folder).emit("queued", config=QUEUED_CONFIG)
+    Run(folder).emit("queued", config=QUEUED_CONFIG, command=command)
     if start:
         ensure_worker(root)
     return folder
@@ -70,7 +79,8 @@ def enqueue_config(root: Path, config: RunConfig, *, start: bool = True) -> Path
 def _refuse_secrets(config: RunConfig) -> None:
     from tunesmith.config.schema import KEYS
 
-    found = [name for name, known in KEYS.items() if known.secret and getattr(config, name) is not None]
+    given = [name for name, known in KEYS.items() if known.secret and getattr(config, name) is not None]
+    found = [name for name in given if not is_from_environment(config.sources.get(name, ""))]
     if found:
         fix = "a queued run waits in a file, where secrets are never written: set it in the environment (HF_TOKEN)"
         raise ConfigError([Problem(f"{name} cannot be queued", config.sources.get(name, name), fix) for name in found])
@@ -94,7 +104,7 @@ def ensure_worker(root: Path) -> None:
 
 
 def work(root: Path) -> int:
-    """Trains what is queued, one run at a time, until nothing waits.
+    """Does what is queued, one run at a time, until nothing waits.
 
     Returns:
         How many runs it started.
@@ -105,7 +115,7 @@ def work(root: Path) -> int:
             if any(state.state in ("starting", "running", "stopping") for state in find_runs(root)):
                 time.sleep(_POLL_SECONDS)  # one that the queue did not start, or that outlived an earlier worker
                 continue
-            _train(root, run)
+            _carry_out(root, run)
             count += 1
         lock.release()
         if _next(root) is None:  # what came while the lock was still held is taken, too
@@ -118,17 +128,19 @@ def waiting(root: Path) -> list[RunState]:
     return sorted((run for run in find_runs(root) if run.state == "queued"), key=lambda run: run.updated)
 
 
-def _next(root: Path) -> Path | None:
-    return next((run.folder for run in waiting(root)), None)
+def _next(root: Path) -> RunState | None:
+    return next(iter(waiting(root)), None)
 
 
-def _train(root: Path, folder: Path) -> None:
-    """Trains one run and notes how its process ended."""
-    logger.info("training %s", folder)
+def _carry_out(root: Path, state: RunState) -> None:
+    """Does one run and notes how its process ended."""
+    folder = state.folder
+    logger.info("%s: %s", folder, state.command)
     run = Run(folder)
+    words = job_of(state.command)[1].command_line(folder / QUEUED_CONFIG, folder)
     with (folder / LOG_FILE).open("ab") as out:
         child = subprocess.Popen(
-            [*TRAIN, str((folder / QUEUED_CONFIG).resolve())],
+            [*PROGRAM, *words],
             cwd=root,
             stdin=subprocess.DEVNULL,
             stdout=out,

@@ -17,9 +17,9 @@ from tunesmith.core.errors import TrainingError, TunesmithError
 from tunesmith.core.lazy import nearest
 from tunesmith.core.run_state import RunState, find_runs, read_state
 from tunesmith.core.runs import Run
+from tunesmith.recipes.jobs import job_of
 from tunesmith.recipes.queue import QUEUED_CONFIG, enqueue
 
-RESOLVED_CONFIG = "training_args.yaml"
 _TECHNICAL = frozenset(
     {"output_dir", "save_dir", "run_name", "overwrite_output_dir", "resume_from_checkpoint", "config_path"}
 )
@@ -71,8 +71,10 @@ def stop(state: RunState, *, now: bool = False) -> str:
     run.emit("stop_asked", now=now)
     os.kill(state.pid, signal.SIGKILL if now else signal.SIGTERM)
     if now:
-        return f"{state.folder}: killed; it can go on from its last checkpoint"
-    return f"{state.folder}: it writes a checkpoint after this step and ends"
+        return f"{state.folder}: killed; it can go on from what was written"
+    if state.command == "train":
+        return f"{state.folder}: it writes a checkpoint after this step and ends"
+    return f"{state.folder}: it ends; {state.kept}"
 
 
 def wait(state: RunState, seconds: float) -> RunState:
@@ -85,27 +87,35 @@ def wait(state: RunState, seconds: float) -> RunState:
     return found
 
 
-def config_file(folder: Path) -> Path:
+def config_file(folder: Path, command: str = "train") -> Path:
     """The configuration that a run ran with, or will run with.
+
+    Args:
+        folder: the run directory.
+        command: what the run does.
 
     Raises:
         TunesmithError: it has none.
     """
-    names = (RESOLVED_CONFIG, QUEUED_CONFIG)
+    names = (*job_of(command)[1].configs, QUEUED_CONFIG)
     found = [folder / name for name in names if (folder / name).is_file()]
     if not found:
-        raise TunesmithError(f"{folder} holds neither {names[0]} nor {names[1]}: it never began to train")
+        raise TunesmithError(f"{folder} holds no configuration ({' or '.join(names)}): {command} never began there")
     return found[0]
 
 
 def resume(state: RunState, root: Path) -> Path:
-    """Queues a run again; it goes on from its newest whole checkpoint, or starts over where it has none.
+    """Queues a run again; training goes on from its newest whole checkpoint, or starts over where it has none.
 
     Raises:
         TrainingError: it is queued or at work.
     """
+    command, _ = job_of(state.command)
+    file = str(config_file(state.folder, command))
+    if command != "train":
+        return enqueue(root, [file], command=command)
     has_checkpoint = any(state.folder.glob("checkpoint-*"))
-    words = [str(config_file(state.folder)), "overwrite_output_dir=false", f"output_dir={state.folder}"]
+    words = [file, "overwrite_output_dir=false", f"output_dir={state.folder}"]
     return enqueue(root, [*words, "resume_from_checkpoint=true"] if has_checkpoint else words)
 
 
@@ -115,11 +125,12 @@ def clone(state: RunState, root: Path, output_dir: str, changes: Sequence[str]) 
     Args:
         state: of the run to copy.
         root: the workspace.
-        output_dir: of the new run.
+        output_dir: of the new run; of an export or an evaluation its `export_dir` or `save_dir`.
         changes: `key=value` words.
     """
-    fixed = [f"output_dir={output_dir}", "resume_from_checkpoint=null"]
-    return enqueue(root, [str(config_file(state.folder)), *fixed, *changes])
+    command, job = job_of(state.command)
+    fixed = [f"{job.folder_key}={output_dir}", *(["resume_from_checkpoint=null"] if command == "train" else [])]
+    return enqueue(root, [str(config_file(state.folder, command)), *fixed, *changes], command=command)
 
 
 def sweep(root: Path, words: Sequence[str], choices: Mapping[str, Sequence[str]]) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -48,7 +49,7 @@ class OpenBody(Body):
 
 
 def check_json(value: Any) -> None:
-    """Refuses lone surrogates, which are no text, and nesting that would end in a stack overflow.
+    """Refuses lone surrogates, which are no text, NaN, and nesting that would end in a stack overflow.
 
     Raises:
         PydanticCustomError: pydantic reports it like any other fault.
@@ -70,6 +71,8 @@ def _children(item: Any) -> list[Any]:
         return list(item.values())
     elif isinstance(item, list):
         return item
+    elif isinstance(item, float) and not math.isfinite(item):
+        raise PydanticCustomError("finite_number", "numbers must be finite; JSON knows no NaN and no Infinity")
     return []
 
 

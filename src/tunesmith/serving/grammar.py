@@ -5,6 +5,7 @@ A state is a set of stacks, a stack is what is still to come. Nothing here knows
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,10 +44,12 @@ class Alt:
 
 
 @dataclass(frozen=True, slots=True)
-class Many:
-    """Any number of times, also none; `part` is never empty."""
+class Count:
+    """At least `least` times, at most `most` times; None: as often as one likes."""
 
     part: Any
+    least: int
+    most: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Ref:
     name: str
 
 
-Node = Text | OneOf | Seq | Alt | Many | Ref
+Node = Text | OneOf | Seq | Alt | Count | Ref
 
 
 def seq(*parts: Node | bytes) -> Node:
@@ -67,14 +70,6 @@ def seq(*parts: Node | bytes) -> Node:
 def alt(*parts: Node | bytes) -> Node:
     """Any of them; bytes stand for themselves."""
     return Alt(tuple(Text(part) if isinstance(part, bytes) else part for part in parts))
-
-
-def up_to(part: Node, most: int) -> Node:
-    """`part` at most `most` times."""
-    node: Node = Text(b"")
-    for _ in range(most):
-        node = alt(b"", seq(part, node))
-    return node
 
 
 def one_of(values: bytes) -> OneOf:
@@ -96,6 +91,7 @@ class Automaton:
     _stacks: list[tuple[Node, int] | None] = field(default_factory=lambda: [None])
     _stack_ids: dict[tuple[int, int], int] = field(default_factory=dict)
     _nodes: dict[int, Node] = field(default_factory=dict)
+    _counts: dict[tuple[int, int, int | None], Count] = field(default_factory=dict)
     _heads: dict[int, tuple[tuple[frozenset[int], int], ...]] = field(default_factory=dict)
     _ending: dict[int, bool] = field(default_factory=dict)
     _states: list[frozenset[int]] = field(default_factory=list)
@@ -157,20 +153,23 @@ class Automaton:
 
     def _unfold(self, stack: int, heads: list[tuple[frozenset[int], int]]) -> bool:
         """Adds the beginnings of a stack to `heads`; returns whether it may be empty."""
-        top = self._stacks[stack]
-        if top is None:
-            return True
-        node, rest = top
-        if isinstance(node, OneOf):
-            heads.append((node.values, rest))
-            return False
-        if isinstance(node, Text) and node.value:
-            behind = self._push(self._tail(node), rest) if len(node.value) > 1 else rest
-            heads.append((frozenset(node.value[:1]), behind))
-            return False
         may_end = False
-        for below in self._below(node, rest):
-            may_end = self._unfold(below, heads) or may_end
+        seen, todo = {stack}, [stack]
+        while todo:
+            top = self._stacks[todo.pop()]
+            if top is None:
+                may_end = True
+                continue
+            node, rest = top
+            if isinstance(node, OneOf):
+                heads.append((node.values, rest))
+            elif isinstance(node, Text) and node.value:
+                behind = self._push(self._tail(node), rest) if len(node.value) > 1 else rest
+                heads.append((frozenset(node.value[:1]), behind))
+            else:
+                below = [one for one in self._below(node, rest) if one not in seen]  # a part may be empty itself
+                seen.update(below)
+                todo += below
         return may_end
 
     def _tail(self, node: Text) -> Text:
@@ -181,6 +180,29 @@ class Automaton:
         assert isinstance(tail, Text)
         return tail
 
+    def _one_less(self, node: Count) -> Count:
+        """What is left of a repetition after one more; the same object for the same, so that states are found again."""
+        least = max(0, node.least - 1)
+        most = None if node.most is None else node.most - 1
+        if (least, most) == (node.least, node.most):
+            return node
+        key = (id(node.part), least, most)
+        if key not in self._counts:
+            self._counts[key] = Count(node.part, least, most)
+        return self._counts[key]
+
+    def room(self, state: int, part: Node) -> float | None:
+        """How often `part` may come next, where repetitions of it are under way; None where other things may come.
+
+        Where it may come without end, other things may, too.
+        """
+        tops = [self._stacks[stack] for stack in self._states[state]]
+        nodes = [top[0] if top else None for top in tops]
+        found = [node.most for node in nodes if isinstance(node, Count) and node.part is part]
+        if None in found:
+            return math.inf
+        return max((most for most in found if most is not None), default=0) if len(found) == len(nodes) else None
+
     def _below(self, node: Node, rest: int) -> Iterator[int]:
         """The stacks that a node without bytes of its own stands for."""
         if isinstance(node, Seq):
@@ -190,9 +212,11 @@ class Automaton:
         elif isinstance(node, Alt):
             for part in node.parts:
                 yield self._push(part, rest)
-        elif isinstance(node, Many):
-            yield rest
-            yield self._push(node.part, self._push(node, rest))
+        elif isinstance(node, Count):
+            if not node.least:
+                yield rest
+            if node.most != 0:
+                yield self._push(node.part, self._push(self._one_less(node), rest))
         elif isinstance(node, Ref):
             yield self._push(self.rules[node.name], rest)
         else:

@@ -1,7 +1,6 @@
 """JSON and JSON Schema as grammars. A keyword that cannot be held to is refused by name, never passed over.
 
-Objects have their properties in the order of the schema; whitespace and digits are bounded, so that no answer fills up
-with them.
+Objects have their properties in the order of the schema. What one string or number may be is said in json_values.py.
 """
 
 from __future__ import annotations
@@ -10,58 +9,50 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tunesmith.serving.disjoint import are_disjoint, is_of_type
 from tunesmith.serving.errors import ApiError, not_supported
-from tunesmith.serving.grammar import Many, Node, OneOf, Ref, Text, alt, one_of, seq, up_to
+from tunesmith.serving.finite import without_end
+from tunesmith.serving.grammar import Count, Node, Ref, Text, alt, seq
+from tunesmith.serving.json_values import (
+    BLANK,
+    OF_NUMBERS,
+    OF_STRINGS,
+    SIMPLE,
+    STRING,
+    NotHeldError,
+    is_count,
+    number_of,
+    string_of,
+)
 
-SAFE = frozenset(range(0x20, 0x100)) - frozenset(b'"\\')
-"""Bytes that a JSON string holds as they are; those from 0x80 on are parts of characters."""
-_DIGIT = one_of(b"0123456789")
-_HEX = one_of(b"0123456789abcdefABCDEF")
-_MOST_DIGITS = 15
-_MOST_ITEMS = 64
-_MOST_INDENT = 16
+_MOST_ITEMS = 1000
 _MOST_NODES = 5000
 _NOTES = frozenset(
     {
         *("title", "description", "default", "examples", "$schema", "$id", "$comment", "$defs", "definitions"),
-        *("readOnly", "writeOnly", "deprecated"),
+        *("readOnly", "writeOnly", "deprecated", "discriminator"),
     }
 )
 _ACTING = frozenset(
     {
         *("type", "properties", "required", "additionalProperties", "items", "minItems", "maxItems"),
-        *("enum", "const", "anyOf", "$ref"),
+        *("enum", "const", "anyOf", "oneOf", "$ref", *OF_STRINGS, *OF_NUMBERS),
     }
 )
 _OTHER = frozenset({"allOf", "strict"})
-_ALONE: Mapping[str, set[str]] = {"$ref": set(), "allOf": set(), "anyOf": set(), "enum": {"type"}, "const": {"type"}}
+_ALONE: Mapping[str, set[str]] = {
+    **{name: set() for name in ("$ref", "allOf", "anyOf", "oneOf")},
+    **{name: {"type"} for name in ("enum", "const")},
+}
 """Keyword -> those that may stand beside it."""
 
-BLANK = alt(b"", b" ", seq(b"\n", up_to(one_of(b" \t"), _MOST_INDENT)))
-_NOT_D = one_of(b"0123456789abcefABCEF")
-_CODE = alt(seq(_NOT_D, _HEX, _HEX, _HEX), seq(one_of(b"dD"), one_of(b"01234567"), _HEX, _HEX))
-_CHARACTER = alt(OneOf(SAFE), seq(b"\\", alt(one_of(b'"\\/bfnrt'), seq(b"u", _CODE))))
-STRING = seq(b'"', Many(_CHARACTER), b'"')
-_WHOLE = alt(b"0", seq(one_of(b"123456789"), up_to(_DIGIT, _MOST_DIGITS - 1)))
-INTEGER = seq(alt(b"", b"-"), _WHOLE)
-_FRACTION = seq(b".", _DIGIT, up_to(_DIGIT, _MOST_DIGITS - 1))
-_EXPONENT = seq(one_of(b"eE"), alt(b"", b"+", b"-"), _DIGIT, up_to(_DIGIT, 1))
-NUMBER = seq(INTEGER, alt(b"", _FRACTION), alt(b"", _EXPONENT))
-_BOOLEAN = alt(b"true", b"false")
 _COMMA = seq(BLANK, b",", BLANK)
 VALUE = Ref("value")
 OBJECT = Ref("object")
-_SIMPLE: Mapping[str, Node] = {
-    "string": STRING,
-    "number": NUMBER,
-    "integer": INTEGER,
-    "boolean": _BOOLEAN,
-    "null": Text(b"null"),
-}
 
 
 def _list_of(item: Node, opening: bytes, closing: bytes) -> Node:
-    return seq(opening, BLANK, alt(b"", seq(item, Many(seq(_COMMA, item)), BLANK)), closing)
+    return seq(opening, BLANK, alt(b"", seq(item, Count(seq(_COMMA, item), 0, None), BLANK)), closing)
 
 
 def _map_of(value: Node) -> Node:
@@ -69,7 +60,7 @@ def _map_of(value: Node) -> Node:
 
 
 JSON_RULES: Mapping[str, Node] = {
-    "value": alt(*_SIMPLE.values(), Ref("object"), Ref("array")),
+    "value": alt(*SIMPLE.values(), Ref("object"), Ref("array")),
     "object": _map_of(VALUE),
     "array": _list_of(VALUE, b"[", b"]"),
 }
@@ -97,6 +88,8 @@ class SchemaGrammar:
         self._param = param
         self._count = 0
         self.start = self.node(schema, param)
+        for rule in without_end(self.rules):
+            raise self._refused(rule, "leads into itself without end, so that no answer fits")
 
     def node(self, schema: Any, place: str) -> Node:
         """What fits one schema."""
@@ -121,15 +114,14 @@ class SchemaGrammar:
                 raise self._refused(f"{place}.allOf", "only one schema can be held to")
             return self.node(schema["allOf"][0], f"{place}.allOf[0]")
         if "const" in schema:
-            return self._literals([schema["const"]])
+            return self._literals([schema["const"]], schema, f"{place}.const")
         if "enum" in schema:
-            if not isinstance(schema["enum"], list) or not schema["enum"]:
+            if not isinstance(schema["enum"], list):
                 raise self._refused(f"{place}.enum", "must be a list of values")
-            return self._literals(schema["enum"])
-        if "anyOf" in schema:
-            if not isinstance(schema["anyOf"], list) or not schema["anyOf"]:
-                raise self._refused(f"{place}.anyOf", "must be a list of schemas")
-            return alt(*(self.node(part, f"{place}.anyOf[{i}]") for i, part in enumerate(schema["anyOf"])))
+            return self._literals(schema["enum"], schema, f"{place}.enum")
+        for name in ("anyOf", "oneOf"):
+            if name in schema:
+                return self._any_of(schema[name], f"{place}.{name}", exactly_one=name == "oneOf")
         kinds = schema.get("type") or self._guessed(schema)
         kinds = kinds if isinstance(kinds, list) else [kinds]
         return alt(*(self._of_type(kind, schema, place) for kind in kinds))
@@ -145,42 +137,64 @@ class SchemaGrammar:
     def _guessed(schema: dict[str, Any]) -> Any:
         if {"properties", "required", "additionalProperties"} & set(schema):
             return "object"
-        return "array" if {"items", "minItems", "maxItems"} & set(schema) else [*_SIMPLE, "object", "array"]
+        return "array" if {"items", "minItems", "maxItems"} & set(schema) else [*SIMPLE, "object", "array"]
 
     def _of_type(self, kind: Any, schema: dict[str, Any], place: str) -> Node:
         if kind == "object":
             return self._object(schema, place)
         if kind == "array":
             return self._array(schema, place)
-        if not isinstance(kind, str) or kind not in _SIMPLE:
+        if not isinstance(kind, str) or kind not in SIMPLE:
             raise self._refused(f"{place}.type", f"{kind!r} is no type of JSON Schema")
-        return _SIMPLE[kind]
+        try:
+            if kind == "string":
+                return string_of(schema)
+            return number_of(kind, schema) if kind in ("number", "integer") else SIMPLE[kind]
+        except NotHeldError as error:
+            raise self._refused(f"{place}.{error.keyword}", str(error)) from error
 
-    @staticmethod
-    def _literals(values: list[Any]) -> Node:
-        return alt(*(json.dumps(value, ensure_ascii=False).encode() for value in values))
+    def _any_of(self, parts: Any, place: str, *, exactly_one: bool) -> Node:
+        if not isinstance(parts, list) or not parts:
+            raise self._refused(place, "must be a list of schemas")
+        nodes = [self.node(part, f"{place}[{i}]") for i, part in enumerate(parts)]
+        if exactly_one and not are_disjoint(parts, self._target):
+            raise self._refused(place, "an answer could fit two of these at once; use anyOf, or a const that differs")
+        return alt(*nodes)
+
+    def _literals(self, values: list[Any], schema: dict[str, Any], place: str) -> Node:
+        kinds = schema.get("type")
+        kinds = kinds if isinstance(kinds, list) else [kinds]
+        fitting = [value for value in values if kinds == [None] or any(is_of_type(value, kind) for kind in kinds)]
+        if not fitting:
+            raise self._refused(place, "no value of it has the type that is named beside it" if values else "is empty")
+        return alt(*(json.dumps(value, ensure_ascii=False).encode() for value in fitting))
 
     def _reference(self, name: Any, place: str) -> Node:
         if not isinstance(name, str) or not name.startswith("#"):
             raise self._refused(f"{place}.$ref", "only references into the same schema can be followed")
         rule = self._param + name
         if rule not in self.rules:
-            target: Any = self._root
-            for part in name.strip("#/").split("/") if name.strip("#/") else []:
-                target = target.get(part) if isinstance(target, dict) else None
+            target = self._target(name)
             if target is None:
                 raise self._refused(f"{place}.$ref", f"{name} leads nowhere")
             self.rules[rule] = VALUE  # stands in while the rule is made: it may refer to itself
-            self.rules[rule] = self.node(target, name)
-            if _is_empty_loop(self.rules, rule):
-                raise self._refused(f"{place}.$ref", f"{name} refers to nothing but itself")
+            self.rules[rule] = self.node(target, rule)
         return Ref(rule)
+
+    def _target(self, name: str) -> Any:
+        """What a reference leads to; None: nowhere."""
+        target: Any = self._root
+        for part in name.strip("#/").split("/") if name.strip("#/") else []:
+            target = target.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(target, dict) else None
+        return target
 
     def _object(self, schema: dict[str, Any], place: str) -> Node:
         properties = schema.get("properties") or {}
         required = schema.get("required") or []
         if not isinstance(properties, dict) or not isinstance(required, list):
             raise self._refused(place, "properties must be an object, required a list")
+        if not all(isinstance(name, str) for name in required):
+            raise self._refused(f"{place}.required", "must be a list of names")
         missing = [name for name in required if name not in properties]
         if missing:
             raise self._refused(f"{place}.required", f"{missing[0]!r} is not among the properties")
@@ -197,15 +211,15 @@ class SchemaGrammar:
         item = self.node(schema.get("items", {}), f"{place}.items")
         least, most = schema.get("minItems", 0), schema.get("maxItems")
         for name, value in (("minItems", least), ("maxItems", most)):
-            if value is not None and (not isinstance(value, int) or not 0 <= value <= _MOST_ITEMS):
+            if value is not None and not is_count(value, _MOST_ITEMS):
                 raise self._refused(f"{place}.{name}", f"must be a whole number up to {_MOST_ITEMS}")
         if most is not None and most < least:
             raise self._refused(f"{place}.maxItems", "is less than minItems")
         if most == 0:
             return seq(b"[", BLANK, b"]")
         another = seq(_COMMA, item)
-        following = Many(another) if most is None else up_to(another, most - max(least, 1))
-        filled = seq(item, *[another] * (least - 1), following, BLANK)
+        further = Count(another, max(least - 1, 0), None if most is None else most - 1)
+        filled = seq(item, further, BLANK)
         return seq(b"[", BLANK, filled if least else alt(b"", filled), b"]")
 
     def _refused(self, place: str, why: str) -> ApiError:
@@ -227,20 +241,3 @@ def _members(pairs: list[tuple[Node, bool]]) -> Node:
         first = with_first if is_required else alt(with_first, first)
         after = with_after if is_required else alt(with_after, after)
     return first
-
-
-def _is_empty_loop(rules: Mapping[str, Node], name: str) -> bool:
-    """Whether a rule leads to itself without a byte in between, which no text could fit."""
-    seen: set[str] = set()
-    todo: list[Any] = [rules[name]]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, Ref):
-            if node.name == name:
-                return True
-            if node.name not in seen:
-                seen.add(node.name)
-                todo.append(rules[node.name])
-        elif hasattr(node, "parts"):
-            todo += node.parts if type(node).__name__ == "Alt" else node.parts[:1]
-    return False

@@ -5,34 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tunesmith.core import runs
-from tunesmith.core.errors import GeneratorError
 from tunesmith.synthesis.calls import Asker, Call, Reply
 from tunesmith.synthesis.cost import Meter
 
 FILE = "calls.jsonl"
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keeps a second process out of a folder that one is working in.
-
-    Raises:
-        GeneratorError: one is.
-    """
-    lock = runs.Lock(folder / runs.LOCK_FILE)
-    if not lock.take():
-        raise GeneratorError(f"another tunesmith works in {folder}; wait for it, or set output_dir")
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @dataclass(slots=True)

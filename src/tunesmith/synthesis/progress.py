@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tunesmith.core.log import get_logger
+from tunesmith.core.runs import Run
 
 _logger = get_logger(__name__)
 _PATIENCE = 30.0
@@ -17,12 +18,13 @@ Advance = Callable[[int, int, str], None]
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Advance]:
+def progress(title: str, total: int, run: Run | None = None) -> Iterator[Advance]:
     """Gives a function that counts: (rows kept, failed, words about cost).
 
     Args:
         title: of the work.
         total: of rows.
+        run: where it is noted.
     """
     line = _Line(title, total)
     bar: Any = None
@@ -35,6 +37,8 @@ def progress(title: str, total: int) -> Iterator[Advance]:
         line.kept += kept
         line.failed += failed
         note = f"kept {line.kept:,}, failed {line.failed:,}{f', {cost}' if cost else ''}"
+        if run is not None:
+            run.progress(line.kept + line.failed, total, f"{title}: {note}")
         if bar is None:
             line.say(note)
         else:
