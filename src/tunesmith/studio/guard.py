@@ -7,6 +7,8 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from tunesmith.core.errors import Problem, TunesmithError
+from tunesmith.data.catalog import DEFAULT_DIR
+from tunesmith.studio.choices import guard_datasets
 from tunesmith.studio.workspace import Workspace
 
 FREE_TEXT = frozenset(
@@ -21,7 +23,7 @@ FREE_TEXT = frozenset(
     }
 )
 """Keys whose text is never opened as a file; all others are looked at."""
-WRITTEN = frozenset(
+INSIDE = frozenset(
     {
         "output_dir",
         "export_dir",
@@ -34,9 +36,12 @@ WRITTEN = frozenset(
         "swanlab_logdir",
         "offload_folder",
         "cache_dir",
+        "metrics",
+        "eval_metrics",
+        "reward_funcs",
     }
 )
-"""Keys that name what is written."""
+"""Keys that name what is written or run as code: in the workspace itself, not only where a page may read."""
 _FILE_SCHEMES = ("file:", "local:")
 
 
@@ -56,7 +61,18 @@ def path_problems(values: Mapping[str, Any], workspace: Workspace) -> list[Probl
                 _check(name, text, workspace)
             except TunesmithError as error:
                 found.append(Problem(f"{name}: {error}"))
-    return found
+                break
+    return found or _dataset_problems(values, workspace)
+
+
+def _dataset_problems(values: Mapping[str, Any], workspace: Workspace) -> list[Problem]:
+    """What entries of dataset_info.json name outside, and names that nobody knows."""
+    names = [name for key in ("dataset", "eval_dataset") for name in values.get(key) or () if isinstance(name, str)]
+    try:
+        guard_datasets(workspace, str(values.get("dataset_dir") or DEFAULT_DIR), names)
+    except TunesmithError as error:
+        return [Problem(str(error))]
+    return []
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -78,7 +94,7 @@ def _check(name: str, text: str, workspace: Workspace) -> None:
             raise TunesmithError(f"{plain} names a file by an address; write its path")
         if not plain or "\n" in plain:
             continue
-        if name in WRITTEN:
+        if name in INSIDE:
             workspace.inside(plain)
         elif _leads_away(plain) or _is_there(plain, workspace):
             workspace.readable_path(plain)

@@ -65,13 +65,16 @@ def clean(value: Any) -> Said:
 
 @cache
 def chinese_help() -> dict[str, str]:
-    """Key -> what it does, in Chinese; group -> its title."""
+    """Key -> what it does, in Chinese; `group TITLE` -> its title."""
     text = text_of("help_zh.yaml")
     return {str(name): str(words) for name, words in yaml.safe_load(text).items()}
 
 
 def _spec() -> dict[str, Any]:
-    groups = {group.TITLE: {"en": group.TITLE, "zh": chinese_help().get(group.TITLE, group.TITLE)} for group in GROUPS}
+    groups = {
+        group.TITLE: {"en": group.TITLE, "zh": chinese_help().get(f"group {group.TITLE}", group.TITLE)}
+        for group in GROUPS
+    }
     prefix = "form."
     words = {key.removeprefix(prefix): _both(key) for key in table() if key.startswith(prefix)}
     return {"keys": {name: _facts(known) for name, known in KEYS.items()}, "groups": groups, "words": words}

@@ -151,6 +151,10 @@ def launch(page: gr.Blocks, settings: PageSettings, port: int, head: str = "") -
         ServingError: the address was taken meanwhile, or there is no public one to be had.
     """
     gradio = _gradio()
+    from starlette.middleware import Middleware
+
+    from tunesmith.studio.gate import MOST_BODY, PageGate
+
     env.exempt_from_proxy("localhost", "127.0.0.1", settings.host)  # Gradio asks itself whether it runs
     # Fonts of this machine, so that nothing is fetched from others.
     theme = gradio.themes.Default(primary_hue="indigo", font=_FONTS, font_mono=_MONO)
@@ -168,6 +172,8 @@ def launch(page: gr.Blocks, settings: PageSettings, port: int, head: str = "") -
             mcp_server=False,
             pwa=False,
             enable_monitoring=False,
+            app_kwargs={"middleware": [Middleware(PageGate, settings=settings)], "docs_url": None, "redoc_url": None},
+            max_file_size=MOST_BODY,
             **options,
         )
     except OSError as error:
