@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 import os
@@ -12,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from tests.studio.server import Server, studio
 
 from tunesmith.cli.main import main
 from tunesmith.core.errors import ConfigError, ServingError, TunesmithError
@@ -19,8 +19,6 @@ from tunesmith.recipes import queue
 from tunesmith.studio import start
 from tunesmith.studio.form import config_of, read_yaml, to_yaml
 from tunesmith.studio.gate import COOKIE, MOST_BODY
-from tunesmith.studio.key_form import page_head
-from tunesmith.studio.page import launch, studio_page
 from tunesmith.studio.settings import PageSettings
 from tunesmith.studio.views import comparison, run_view
 from tunesmith.studio.workspace import Workspace
@@ -62,34 +60,22 @@ def workspace(root: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """What Gradio takes for its locks; it would make one and leave it open."""
-    made = asyncio.new_event_loop()
-    asyncio.set_event_loop(made)
-    yield made
-    asyncio.set_event_loop(None)
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def url(root: Path, loop: Any) -> Iterator[str]:
+def url(root: Path) -> Iterator[str]:
     """The page without a password, on the loopback."""
-    yield from _served(root, PageSettings(port=0))
+    with studio(root) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")
-def locked(root: Path, loop: Any) -> Iterator[str]:
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The page with a token."""
-    yield from _served(root, PageSettings(port=0, token=TOKEN))
+    with studio(tmp_path_factory.mktemp("guarded"), "--token", TOKEN) as server:
+        yield server
 
 
-def _served(root: Path, settings: PageSettings) -> Iterator[str]:
-    before = Path.cwd()
-    os.chdir(root)
-    page = studio_page(Workspace.at(root))
-    yield launch(page, settings, settings.free_port(), page_head())
-    page.close(verbose=False)
-    os.chdir(before)
+@pytest.fixture(scope="module")
+def locked(guarded: Server) -> str:
+    return guarded.url
 
 
 def ask(url: str, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, Any, str]:
@@ -347,10 +333,9 @@ def test_the_environment_is_not_shown(text: str, workspace: Workspace, monkeypat
     assert "very_secret" not in str(found.value)
 
 
-def test_the_token_is_not_in_the_log(capfd: Any, caplog: Any, locked: str) -> None:
-    ask(locked, f"/?token={TOKEN}")
-    captured = capfd.readouterr()
-    assert TOKEN not in captured.out + captured.err + caplog.text
+def test_the_token_is_not_in_the_log(guarded: Server) -> None:
+    ask(guarded.url, f"/?token={TOKEN}")
+    assert TOKEN not in guarded.log.read_text(encoding="utf-8")
 
 
 def test_unknown_keys_and_strange_values_are_refused(workspace: Workspace) -> None:

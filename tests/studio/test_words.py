@@ -12,7 +12,7 @@ from tunesmith.studio.words import LANGUAGES, say, table
 
 STUDIO = Path(tunesmith.__file__).parent / "studio"
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
-SAME = re.compile(r"([A-Z]\w*|[\W_]|{\w+}|key=value)*")
+SAME = re.compile(r"([A-Z]\w*|[\W_]|{\w+}|key=value|tokens?|s)*")
 """Chinese texts without a Chinese word: names, signs and what stands in braces."""
 
 
