@@ -9,7 +9,7 @@ from tunesmith.core.errors import ConfigError
 
 REFUSED = {
     "use_kt": True,
-    "fp8": True,
+    "fp8_enable_fsdp_float8_all_gather": True,
     "deepspeed": "ds.json",
     "fsdp": "full_shard",
     "optim": "adamw_apex_fused",

@@ -44,6 +44,8 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("train", {"quantization_bit": 4, "quantization_device_map": "auto"}, "not for training"),
     ("chat", {"quantization_bit": 8, "quantization_device_map": "auto"}, "is for 4 bits of bnb"),
     ("train", {"quantization_bit": 4, "quantization_method": "torchao"}, "cannot be trained on int4 weights"),
+    ("train", {"quantization_bit": 4, "fp8": True}, "fp8 and quantization_bit exclude each other"),
+    ("train", {"fp8": True, "fp8_backend": "te"}, "through torchao alone"),
     ("train", {"stage": "dpo", "ref_model_quantization_bit": 6}, "is 4 or 8, not 6"),
     ("train", {**PPO, "reward_model_quantization_bit": 4}, "for a reward model of type full"),
 ]

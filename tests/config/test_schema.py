@@ -22,6 +22,7 @@ OURS = {
     "prompt_lookup_num_tokens",
     "matrix_save_name",
     "micro_batch_tokens",
+    "loftq_init",
     "num_expand",
     "overwrite_export",
     "eval_metrics",

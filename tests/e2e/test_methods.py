@@ -19,7 +19,7 @@ SMALL = (
     "gradient_accumulation_steps=1",
     "logging_steps=1",
 )
-ADAPTERS = ("dora", "loraplus", "pissa", "neftune", "oft", "longlora")
+ADAPTERS = ("dora", "loraplus", "pissa", "loftq", "neftune", "oft", "longlora")
 MERGED = ("dora", "pissa", "oft")
 """The others save what LoRA saves, which is merged elsewhere."""
 BASE = "model_name_or_path=smollm2-135m"

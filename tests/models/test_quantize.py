@@ -183,3 +183,22 @@ def test_what_this_machine_cannot_is_refused_with_the_reason(base: str, tiny_tok
         load(base, tiny_tokenizer, command="chat", trainable=False, quantization_bit=4, quantization_method="torchao")
     with pytest.raises(ModelError, match="train_from_scratch and quantization_bit"):
         load(base, tiny_tokenizer, quantization_bit=4, train_from_scratch=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", [*KINDS, "torchao4"])
+def test_on_a_gpu_layers_are_quantised_there_and_adapters_get_gradients(
+    kind: str, base: str, tiny_tokenizer: Any
+) -> None:
+    if kind == "torchao4":  # answers only
+        keys = {"quantization_bit": 4, "quantization_method": "torchao", "infer_dtype": "bfloat16"}
+        model = load(base, tiny_tokenizer, command="chat", trainable=False, use_cpu=False, **keys)
+        assert all(is_quantized(layer) for layer in linear(model))
+        return
+    model = load(base, tiny_tokenizer, use_cpu=False, **KINDS[kind])
+    assert all(is_quantized(layer) for layer in linear(model))
+    assert {parameter.device.type for parameter in model.parameters()} == {"cuda"}
+    out = model(input_ids=IDS.cuda(), position_ids=torch.arange(57)[None].cuda(), row_lengths=(57,)).logits
+    out.float().square().mean().backward()
+    assert any(weight.grad is not None and weight.grad.norm() > 0 for weight in model.parameters())

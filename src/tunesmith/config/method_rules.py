@@ -34,13 +34,43 @@ def pissa_starts_an_adapter(config: RunConfig) -> Iterator[Fault]:
         yield Fault(("pissa_init", "adapter_name_or_path"), what, "drop pissa_init, or set create_new_adapter: true")
     if config.quantization_bit is not None:
         what = "pissa_init changes the base weights, which quantised weights do not allow"
-        yield Fault(("pissa_init", "quantization_bit"), what, "drop pissa_init")
+        yield Fault(("pissa_init", "quantization_bit"), what, "use loftq_init: true, which leaves the base as it is")
     if _compares(config) and not config.ref_model:
         what = f"pissa_init leaves no untouched base under the adapter, which stage {config.stage} compares with"
         yield Fault(("pissa_init", "stage"), what, "drop pissa_init")
     if config.pissa_convert and config.use_dora:
         what = "pissa_convert makes a plain LoRA, which a DoRA adapter cannot become"
         yield Fault(("pissa_convert", "use_dora"), what, "drop one of them")
+
+
+def loftq_has_an_error_to_start_from(config: RunConfig) -> Iterator[Fault]:
+    """LoftQ makes good what rounding took."""
+    if not config.loftq_init:
+        return
+    if config.quantization_bit is None:
+        what = "loftq_init makes good what quantisation takes from the base, and this base is not quantised"
+        yield Fault(("loftq_init", "quantization_bit"), what, "set quantization_bit: 4, or drop loftq_init")
+    if config.adapter_name_or_path:
+        what = "loftq_init starts a new adapter, but the one in adapter_name_or_path is trained on"
+        yield Fault(("loftq_init", "adapter_name_or_path"), what, "drop one of them")
+    for name in ("pissa_init", "use_dora"):
+        if getattr(config, name):
+            yield Fault(("loftq_init", name), f"loftq_init and {name} exclude each other", "keep one")
+    if _compares(config) and not config.ref_model:
+        what = f"loftq_init starts away from the rounded base, which stage {config.stage} compares with"
+        yield Fault(("loftq_init", "stage"), what, "drop loftq_init, or name a ref_model")
+
+
+def unsloth_loads_alone(config: RunConfig) -> Iterator[Fault]:
+    """Unsloth makes the base model by itself."""
+    if not config.use_unsloth:
+        return
+    for name in ("rope_scaling", "mixture_of_depths", "quantization_bit", "train_from_scratch", "shift_attn"):
+        if getattr(config, name):
+            yield Fault(("use_unsloth", name), f"use_unsloth and {name} exclude each other", "drop use_unsloth")
+    if config.finetuning_type == "oft":
+        keys = ("use_unsloth", "finetuning_type")
+        yield Fault(keys, "use_unsloth has no orthogonal fine-tuning", "drop use_unsloth, or use lora")
 
 
 def lora_plus_has_a_ratio(config: RunConfig) -> Iterator[Fault]:
@@ -133,6 +163,8 @@ _TRAIN = ("train",)
 RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (_TRAIN, pissa_is_on),
     (_TRAIN, pissa_starts_an_adapter),
+    (_TRAIN, loftq_has_an_error_to_start_from),
+    (_TRAIN, unsloth_loads_alone),
     (_TRAIN, lora_plus_has_a_ratio),
     (_TRAIN, rotations_have_one_size),
     (_TRAIN, new_blocks_are_trained_apart),

@@ -94,6 +94,9 @@ def eight_bit_floats(config: RunConfig) -> Iterator[Fault]:
     """FP8 products exist on newer GPUs alone; a quantised base has no float weights to round."""
     if config.fp8 and config.quantization_bit:
         yield Fault(("fp8", "quantization_bit"), "fp8 and quantization_bit exclude each other", "keep one")
+    if config.fp8_backend not in ("auto", "torchao"):
+        what = f"fp8_backend {config.fp8_backend}: 8-bit products go through torchao alone"
+        yield Fault(("fp8_backend", "fp8"), what, "leave fp8_backend out")
 
 
 _WITH_BITS = tuple(name for name in KEYS["quantization_bit"].commands if name != "export")

@@ -121,7 +121,7 @@ def lora_only(config: RunConfig) -> Iterator[Fault]:
     """Kinds of LoRA need finetuning_type lora."""
     if config.finetuning_type == "lora":
         return
-    for name in ("use_rslora", "use_dora", "pissa_init", "loraplus_lr_ratio", "create_new_adapter"):
+    for name in ("use_rslora", "use_dora", "pissa_init", "loftq_init", "loraplus_lr_ratio", "create_new_adapter"):
         if getattr(config, name) and not (name == "create_new_adapter" and config.finetuning_type == "oft"):
             yield Fault((name, "finetuning_type"), f"{name} is for finetuning_type lora, not {config.finetuning_type}")
 

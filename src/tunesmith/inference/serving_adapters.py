@@ -24,10 +24,9 @@ def find_configured(config: RunConfig) -> dict[str, Path]:
 
 def can_stay_apart(found: Mapping[str, Path]) -> bool:
     """Whether no adapter needs the base to itself; several need to be sums of low-rank products, too."""
-    from tunesmith.models import rope
-    from tunesmith.models.live_adapter import beyond_low_rank, obstacle, read_settings
+    from tunesmith.models.live_adapter import beyond_low_rank, obstacle, other_base, read_settings
 
-    if any(rope.kept_with(path) is not None for path in found.values()):
+    if any(map(other_base, found.values())):
         return False  # the base must be loaded as the adapter was trained
     settings = [read_settings(path) for path in found.values()]
     if any(map(obstacle, settings)):

@@ -14,7 +14,7 @@ from tunesmith.config.result import ADAPTER_TYPES
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import ModelError
 from tunesmith.core.log import get_logger
-from tunesmith.models import pissa
+from tunesmith.models import loftq, pissa
 from tunesmith.models.beside import save_adapter_only
 from tunesmith.models.freeze import freeze
 from tunesmith.models.linear import count_weights, has_quantized_layers, is_linear, is_quantized
@@ -47,6 +47,7 @@ def load_adapter(model: nn.Module, path: Path, *, trainable: bool = False) -> An
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"adapter {path} does not fit this base model: {str(error).splitlines()[0]}") from error
     _check_complete(loaded, path)
+    loftq.restore(loaded, path)
     if isinstance(kept, str) and kept.startswith("pissa"):
         _restore_pissa(loaded, path, kept, start)
     return loaded
@@ -150,7 +151,10 @@ def _apply_adapter(
     model = merge_adapters(model, paths)
     settings = new_adapter_config(config, model, new_ids)
     if not config.pissa_init:
-        return get_peft_model(model, settings, autocast_adapter_dtype=False)
+        plain = get_peft_model(model, settings, autocast_adapter_dtype=False)
+        if config.loftq_init:
+            loftq.start(plain, resume)
+        return plain
     kept, settings.init_lora_weights = settings.init_lora_weights, True
     peft_model = get_peft_model(model, settings, autocast_adapter_dtype=False)
     start = (pissa.read_start(resume) if resume else None) or pissa.principal_parts(peft_model, config.pissa_iter)

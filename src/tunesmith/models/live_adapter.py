@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from tunesmith.core.errors import ModelError
-from tunesmith.models import rope
+from tunesmith.models import loftq, rope
 from tunesmith.models.pissa import is_pissa
 
 _PREFIX = "base_model.model."
@@ -85,6 +85,25 @@ def beyond_low_rank(settings: dict[str, Any]) -> str | None:
     if settings.get("use_dora"):
         return "it is a DoRA adapter"
     return "it holds whole modules (modules_to_save, additional_target)" if settings.get("modules_to_save") else None
+
+
+def other_base(path: Path, model_config: Any = None) -> str | None:
+    """What an adapter's folder says of the base that its settings do not: it must be made for this adapter.
+
+    Args:
+        path: the folder.
+        model_config: of the base, which may be as the adapter wants it already.
+
+    Returns:
+        The reason; None where the usual base is meant.
+    """
+    if (path / loftq.START).is_file():
+        return "started from the rounding error of a quantised base (loftq_init)"
+    kept = rope.kept_with(path)
+    if kept is None:
+        return None
+    is_so = model_config is not None and kept["rope_parameters"] == model_config.get_text_config().rope_parameters
+    return None if is_so else "was trained on stretched positions (rope_scaling)"
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -162,9 +181,9 @@ def load_live_adapter(name: str, path: Path, base: Any, version: int) -> LiveAda
     reason = obstacle(settings)
     if reason:
         raise ModelError(f"adapter {path} cannot be served beside others: {reason}; {INSTEAD}")
-    kept = rope.kept_with(path)
-    if kept is not None and kept["rope_parameters"] != base.config.get_text_config().rope_parameters:
-        raise ModelError(f"adapter {path} was trained on stretched positions (rope_scaling); {INSTEAD}")
+    other = other_base(path, base.config)
+    if other:
+        raise ModelError(f"adapter {path} {other}; {INSTEAD}")
     parts, others = low_rank_parts(read_weights(path))
     targets = dict(base.named_modules())
     modules: dict[str, LowRank | nn.Module] = {}

@@ -20,6 +20,7 @@ from tunesmith.models.adapters import apply_finetuning, count_parameters, load_a
 from tunesmith.models.beside import save_beside
 from tunesmith.models.checkpointing import enable_checkpointing, upcast_norms, wants_checkpointing
 from tunesmith.models.dtype import device, inference_dtype, training_precision
+from tunesmith.models.float8 import apply_float8
 from tunesmith.models.forward import base_model_of
 from tunesmith.models.fused import fuse
 from tunesmith.models.hub import resolve_adapter, resolve_model
@@ -100,7 +101,7 @@ def load_base(
             "the download is not whole, or config.json belongs to another model"
         )
     if plan.is_quantized:
-        finish_loading(model, plan, dtype)
+        finish_loading(model, plan, config, dtype)
     return model
 
 
@@ -196,6 +197,7 @@ def _trainable_base(config: RunConfig, folder: Path, model_config: Any) -> nn.Mo
         if depths.is_routed(model_config):
             raise ModelError("mixture_of_depths: convert, but this model is converted already; set load")
         depths.convert(model)
+    apply_float8(model, config)
     apply_liger(model, config)
     if config.upcast_layernorm:
         logger.info("upcast_layernorm: %d norm layers are held in float32 now", upcast_norms(model))

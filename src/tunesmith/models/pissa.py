@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,34 +48,53 @@ def principal_parts(model: Any, iterations: int) -> Start:
         iterations: of the randomised decomposition, which torch's seed decides; -1: an exact one.
     """
     start: Start = {}
-    for name, layer in model.named_modules():
-        if not getattr(layer, "lora_A", None):
-            continue
-        adapter = layer.active_adapters[0]
-        base, rank = layer.get_base_layer(), layer.r[adapter]
+    for name, layer in lora_layers(model):
+        adapter, base = layer.active_adapters[0], layer.get_base_layer()
+        rank = layer.r[adapter]
         if not isinstance(base, torch.nn.Linear) or rank > min(base.weight.shape):
             raise ModelError(
                 f"pissa_init: {name} is a {type(base).__name__} of shape {tuple(base.weight.shape)}, and only a "
                 f"linear layer has {rank} principal parts, one for each unit of width (lora_rank)"
             )
-        weight = base.weight.to(torch.float32)
-        if iterations < 0:
-            left, values, right = torch.linalg.svd(weight, full_matrices=False)
-            left, values, right = left[:, :rank], values[:rank], right[:rank]
-        else:
-            left, values, columns = torch.svd_lowrank(weight, q=rank, niter=iterations)
-            right = columns.T
-        root = (values / layer.scaling[adapter]).sqrt()
-        start[f"{name}.lora_A.weight"] = (root[:, None] * right).contiguous()
-        start[f"{name}.lora_B.weight"] = (left * root).contiguous()
+        parts = low_rank_parts(base.weight.to(torch.float32), rank, layer.scaling[adapter], iterations)
+        start[f"{name}.lora_A.weight"], start[f"{name}.lora_B.weight"] = parts
     return start
 
 
-def read_start(folder: Path) -> Start | None:
+def lora_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Name and layer of each linear layer with LoRA on it."""
+    for name, layer in model.named_modules():
+        if getattr(layer, "lora_A", None):
+            yield name, layer
+
+
+def low_rank_parts(
+    weight: torch.Tensor, rank: int, scaling: float, iterations: int, oversampling: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(A, B) with `scaling` B A the best approximation of a matrix.
+
+    Args:
+        weight: (out, in), float32.
+        rank: r of A (r, in) and B (out, r).
+        scaling: of the adapter.
+        iterations: of the randomised decomposition; -1: an exact one.
+        oversampling: dimensions more than the rank that the randomised one looks at.
+    """
+    if iterations < 0:
+        left, values, right = torch.linalg.svd(weight, full_matrices=False)
+    else:
+        width = min(rank + oversampling, *weight.shape)
+        left, values, columns = torch.svd_lowrank(weight, q=width, niter=iterations)
+        right = columns.T
+    root = (values[:rank] / scaling).sqrt()
+    return (root[:, None] * right[:rank]).contiguous(), (left[:, :rank] * root).contiguous()
+
+
+def read_start(folder: Path, file_name: str = START) -> Start | None:
     """The matrices that an adapter started from, None where they were not saved with it."""
     from safetensors.torch import load_file
 
-    file = folder / START
+    file = folder / file_name
     return load_file(str(file)) if file.is_file() else None
 
 
@@ -105,12 +125,14 @@ def take_out(model: Any, start: Start, *, fill: bool) -> None:
             layer.lora_B[adapter].weight.data = up.clone()
         used += 2
     if used != len(start):
-        raise ModelError(f"{START}: {len(start) - used} of its matrices belong to no layer of this adapter")
+        raise ModelError(
+            f"the start of the adapter: {len(start) - used} of its matrices belong to no layer of this adapter"
+        )
 
 
-def save_with_start(model: Any, start: Start) -> None:
+def save_with_start(model: Any, start: Start, file_name: str = START) -> None:
     """Makes every save of the model's adapter write its start beside it."""
-    save_beside(model, lambda folder: _write_tensors(folder / START, start))
+    save_beside(model, lambda folder: _write_tensors(folder / file_name, start))
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from tunesmith.core.lazy import lookup
 from tunesmith.core.log import get_logger
 from tunesmith.models.dtype import device
 from tunesmith.models.linear import count_weights, held_bytes, is_quantized, linear_layers
+from tunesmith.models.quantizers.base import Quantizer
+from tunesmith.models.quantizers.bnb import keep_layout
 from tunesmith.models.quantizers.stored import read_stored, settle_stored
 
 logger = get_logger(__name__)
@@ -30,41 +32,7 @@ QUANTIZERS = {
     "torchao": "tunesmith.models.quantizers.torchao:TorchAo",
     "quanto": "tunesmith.models.quantizers.quanto:Quanto",
 }
-"""quantization_method -> class with the methods of Quantizer."""
-
-
-@dataclass(frozen=True)
-class Quantizer:
-    """How one library quantises.
-
-    Attributes:
-        config: the `quantization_*` keys.
-        dtype: that layers compute in.
-        place: device of the layers.
-    """
-
-    config: RunConfig
-    dtype: torch.dtype
-    place: torch.device
-
-    @property
-    def name(self) -> str:
-        """What it does, for the log."""
-        raise NotImplementedError
-
-    def check(self) -> None:
-        """Refuses what this machine or these packages cannot do, before anything is read.
-
-        Raises:
-            ModelError, MissingPackageError: with the reason.
-        """
-
-    def loading(self) -> dict[str, Any]:
-        """Arguments of from_pretrained."""
-        return {}
-
-    def convert(self, model: nn.Module) -> None:
-        """What is left to do when the weights are there."""
+"""quantization_method -> class that is a Quantizer."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +76,7 @@ def plan_loading(config: RunConfig, folder: Path, model_config: Any, dtype: torc
                 f"quantization_bit: {bits}, but {folder} is quantised already ({stored}); drop the key, or name the "
                 "unquantised model"
             )
-        return LoadPlan(stored=stored, arguments=settle_stored(stored, model_config, _place(config)))
+        return LoadPlan(stored=stored, arguments=settle_stored(stored, model_config, _place(config), dtype))
     if bits is None:
         return LoadPlan()
     if config.train_from_scratch:
@@ -139,14 +107,21 @@ def _place(config: RunConfig) -> torch.device:
     return found
 
 
-def finish_loading(model: nn.Module, plan: LoadPlan, dtype: torch.dtype) -> None:
+def finish_loading(model: nn.Module, plan: LoadPlan, config: RunConfig, dtype: torch.dtype) -> None:
     """Quantises what is not yet, then proves that the layers are, and says what it saved.
+
+    Args:
+        model: as it was read.
+        plan: how it was read.
+        config: of the run.
+        dtype: that layers compute in.
 
     Raises:
         ModelError: `quantization_bit` was asked for and no layer is quantised.
     """
     if plan.quantizer is not None:
         plan.quantizer.convert(model)
+    keep_layout(model, config)
     layers = linear_layers(model)
     done = {name: layer for name, layer in layers.items() if is_quantized(layer)}
     title = plan.quantizer.name if plan.quantizer else plan.stored

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from tunesmith.core.errors import ModelError
-from tunesmith.models import rope
 from tunesmith.models.live_adapter import (
     beyond_low_rank,
     low_rank_parts,
     obstacle,
+    other_base,
     read_settings,
     read_weights,
     scaling_of,
@@ -71,8 +71,8 @@ def _pairs(path: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     settings = read_settings(path)
     reason = obstacle(settings) or beyond_low_rank(settings)
     parts, others = low_rank_parts(read_weights(path))
-    if rope.kept_with(path) is not None:
-        reason = "it was trained on stretched positions (rope_scaling)"
+    if other_base(path):
+        reason = f"it {other_base(path)}"
     if not reason and others:
         reason = f"it holds {min(others)!r}"
     if reason:

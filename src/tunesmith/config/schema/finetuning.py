@@ -68,6 +68,9 @@ class Lora(Group):
     loraplus_lr_embedding: float = key(1e-06, "LoRA+: learning rate of matrices on an embedding.", gt=0)
     pissa_init: bool = key(False, "Start from the principal parts of the weights (PiSSA).")
     pissa_iter: int = key(16, "Steps of the fast decomposition; -1 computes it exactly.", ge=-1)
+    loftq_init: bool = key(
+        False, "Start from the rounding error of a quantised base (LoftQ), so that the run begins near the full model."
+    )
     pissa_convert: bool = key(False, "Save a PiSSA adapter as a plain LoRA.")
 
 

@@ -11,7 +11,6 @@ from tunesmith.config.schema.key import DATA, MAKING, MODEL, Group, key
 
 _COMPILE = "compiling the model with torch.compile"
 _SHARDED = "sharded training with DeepSpeed or FSDP"
-_FP8 = "training in 8-bit floats"
 
 SCHEDULERS = (
     "linear",
@@ -208,9 +207,13 @@ class Precision(Group):
         False, "Fused kernels of the liger-kernel package.", note="The same as `enable_liger_kernel`.", native=False
     )
     liger_kernel_config: dict[str, Any] | None = key(None, "Which of these kernels.", native=False)
-    fp8: bool = key(False, "Compute in 8-bit floats.", not_yet=_FP8, native=False)
-    fp8_backend: str = key("auto", "Library for it.", not_yet=_FP8, native=False)
-    fp8_enable_fsdp_float8_all_gather: bool = key(False, "Gather FSDP weights in 8 bits.", not_yet=_FP8, native=False)
+    fp8: bool = key(
+        False, "Multiply in 8-bit floats (torchao); needs an NVIDIA GPU from compute capability 8.9 on.", native=False
+    )
+    fp8_backend: str = key("auto", "Library for it: auto and torchao are the same.", native=False)
+    fp8_enable_fsdp_float8_all_gather: bool = key(
+        False, "Gather FSDP weights in 8 bits.", not_yet="8-bit weights between sharded processes", native=False
+    )
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)

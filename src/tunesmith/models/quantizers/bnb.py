@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from tunesmith.config.schema import RunConfig
 from tunesmith.core.optional import require
-from tunesmith.models.quantize import Quantizer
+from tunesmith.models.quantizers.base import Quantizer
 
 
 class BitsAndBytes(Quantizer):
@@ -44,17 +45,18 @@ class BitsAndBytes(Quantizer):
         spread = self.config.quantization_device_map
         return {"quantization_config": settings, "device_map": spread or {"": self.place}}
 
-    def convert(self, model: nn.Module) -> None:
-        """Keeps 4-bit layers in one layout.
 
-        On CPUs with bfloat16 units bitsandbytes packs a layer anew at its first forward pass without gradients and
-        computes in bfloat16 from then on. After that a backward pass gives no gradients at all, so an evaluation before
-        a training step would end the learning. Models that only answer may use it, unless float32 was asked for.
-        """
-        # Said at every product; activations are rounded to 8 bits there anyway.
-        warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
-        if self.config.command != "train" and self.config.infer_dtype == "auto":
-            return
-        for module in model.modules():
-            if hasattr(module, "support_avx512bf16_for_cpu"):
-                module.support_avx512bf16_for_cpu = False
+def keep_layout(model: nn.Module, config: RunConfig) -> None:
+    """Keeps layers of bitsandbytes as they are; models without such layers are left alone.
+
+    On CPUs with bfloat16 units bitsandbytes packs a 4-bit layer anew at its first forward pass without gradients and
+    computes in bfloat16 from then on. After that a backward pass gives no gradients at all, so an evaluation before a
+    training step would end the learning. Models that only answer may use it, unless float32 was asked for.
+    """
+    # Said at every product; activations are rounded to 8 bits there anyway.
+    warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
+    if config.command != "train" and config.infer_dtype == "auto":
+        return
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

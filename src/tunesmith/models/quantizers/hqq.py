@@ -11,7 +11,7 @@ from torch import nn
 
 from tunesmith.core.optional import require
 from tunesmith.models.linear import is_plain, linear_layers
-from tunesmith.models.quantize import Quantizer
+from tunesmith.models.quantizers.base import Quantizer
 
 _GROUPS = (64, 32, 16, 8)
 """Numbers that share a scale, the largest that divides a weight."""

@@ -8,7 +8,7 @@ from torch import nn
 
 from tunesmith.core.log import get_logger
 from tunesmith.core.optional import require
-from tunesmith.models.quantize import Quantizer
+from tunesmith.models.quantizers.base import Quantizer
 
 logger = get_logger(__name__)
 

@@ -39,13 +39,14 @@ def read_stored(folder: Path) -> str:
     return str(settings.get("quant_method") or "bitsandbytes") if isinstance(settings, dict) else ""
 
 
-def settle_stored(method: str, model_config: Any, place: torch.device) -> dict[str, Any]:
+def settle_stored(method: str, model_config: Any, place: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Checks the packages of a stored quantisation and sets what it needs on this machine.
 
     Args:
         method: from read_stored.
         model_config: transformers' configuration, changed in place.
         place: device of the model.
+        dtype: that layers compute in.
 
     Returns:
         Arguments of from_pretrained.
@@ -61,6 +62,8 @@ def settle_stored(method: str, model_config: Any, place: torch.device) -> dict[s
     if method in ("gptq", "awq") and place.type == "cpu":
         # gptqmodel's default CPU kernels lose most gradients of adapters after one pass without gradients.
         settings["backend"] = "torch" if method == "gptq" else "torch_awq"
+    if method == "bitsandbytes" and settings.get("load_in_4bit"):
+        settings["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
     if method in _MADE_WHOLE:
         settings["dequantize"] = True
     if method == "aqlm" and place.type == "cpu" and not is_installed("numba"):

@@ -6,7 +6,7 @@ from typing import Any
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.optional import require
-from tunesmith.models.quantize import Quantizer
+from tunesmith.models.quantizers.base import Quantizer
 
 
 class TorchAo(Quantizer):
