@@ -19,7 +19,6 @@ from tunesmith.core.run_state import read_state
 pytestmark = pytest.mark.slow
 
 STATE = "#train-live .live"
-LONG = {"num_train_epochs": "4000", "max_steps": "100000"}
 FORM = {
     "model_name_or_path": "tiny",
     "dataset": "identity",
@@ -121,7 +120,7 @@ def keep(window: Window, name: str) -> None:
 
 def test_a_newcomers_path(opened: Callable[..., Window], root: Path) -> None:
     window = opened()
-    window.fill(**FORM, output_dir="saves/first", num_train_epochs="400")
+    window.fill(**FORM | {"output_dir": "saves/first", "num_train_epochs": "400"})
     window.page.click("#train-preview")
     window.page.wait_for_selector("#train-yaml .cm-content")
     assert "output_dir=saves/first" in window.text("#train-command")
@@ -171,7 +170,7 @@ def test_deaths_are_seen_within_five_seconds(browser: Any, root: Path) -> None:
     """Trainer killed: failed and why, in 5 s. Page server killed: the run goes on, a new server shows it."""
     with studio(root) as first:
         window = Window(browser.new_context().new_page(), first.url)
-        window.fill(**FORM | LONG, output_dir="saves/killed")
+        window.fill(**FORM | {"output_dir": "saves/killed", "num_train_epochs": "4000"})
         window.page.click("#train-start")
         window.until(lambda: window.state == "running" and window.points() > 2)
         first.kill()
@@ -194,7 +193,7 @@ def test_deaths_are_seen_within_five_seconds(browser: Any, root: Path) -> None:
 
 def test_runs_are_compared_and_cloned(opened: Callable[..., Window], root: Path) -> None:
     window = opened()
-    window.fill(**FORM, output_dir="saves/short", num_train_epochs="2")
+    window.fill(**FORM | {"output_dir": "saves/short", "num_train_epochs": "2"})
     window.page.click("#train-start")
     window.until(lambda: window.state == "finished")
     window.page.click("#tab-runs-button")
