@@ -140,13 +140,13 @@ def shown_error(error: Exception, language: str = "en") -> gr.Error:
 
 
 def server_function(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Makes a function that a script on the page may call: what it must not have is nothing, and says nothing."""
+    """Makes a function that a script on the page may call: what it must not have is empty, and says nothing."""
 
     def asked_for(asked: Any = None) -> Any:
         try:
             return function(asked)
         except (TunesmithError, AttributeError, TypeError, ValueError, OSError):
-            return None
+            return {}
 
     asked_for.__name__ = function.__name__
     return asked_for
