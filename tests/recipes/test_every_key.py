@@ -85,7 +85,7 @@ ACTS: dict[str, tuple[dict[str, Any], Any]] = {
     "freeze_trainable_layers": (FREEZE, -1),
     "freeze_trainable_modules": (FREEZE, "self_attn"),
     "freeze_extra_modules": (FREEZE, "norm"),
-    "oft_rank": (OFT, 2),
+    "oft_rank": ({"finetuning_type": "oft"}, 4),
     "oft_block_size": (OFT, 16),
     "oft_target": (OFT, "q_proj"),
     "module_dropout": (OFT, 0.5),
@@ -97,7 +97,7 @@ ACTS: dict[str, tuple[dict[str, Any], Any]] = {
     "rope_scaling": ({"cutoff_len": 600}, "yarn"),
     "flash_attn": ({}, "disabled"),
     "dtype": (FULL, "bfloat16"),
-    "upcast_layernorm": (FULL | {"dtype": "bfloat16"}, True),
+    "upcast_layernorm": ({"dtype": "bfloat16"}, True),
     "bf16_full_eval": (LOOK, True),
     "fp16_full_eval": (LOOK, True),
     # preferences
