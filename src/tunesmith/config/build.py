@@ -40,7 +40,8 @@ class Checks:
 class _Values:
     """Typed values, their places, and what went wrong on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: str) -> None:
+        self.command = command
         self.values: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
         self.problems: list[Problem] = []
@@ -72,7 +73,8 @@ class _Values:
             return
         near = near_keys(entry.key, legacy.NAMES)
         self.suspects.update(near)
-        fix = did_you_mean(near) or "tunesmith train -h lists all keys; ALLOW_EXTRA_ARGS=1 ignores unknown ones"
+        listed = f"tunesmith {self.command} -h lists the keys; ALLOW_EXTRA_ARGS=1 ignores unknown ones"
+        fix = did_you_mean(near) or listed
         self.problems.append(Problem(f"unknown key {entry.key}", entry.where, fix))
 
 
@@ -94,7 +96,7 @@ def from_entries(
     renamed, warnings = legacy.rename([_today(entry) for entry in entries])
     for warning in warnings:
         _log.warning("%s", warning)
-    typed = _Values()
+    typed = _Values(command)
     typed.take(renamed)
     config = _config(typed, command, origin)
     found = [*problems, *typed.problems]
@@ -120,7 +122,7 @@ def from_mapping(mapping: Mapping[str, Any], command: str, *, with_rules: bool) 
 
 def changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     """`RunConfig.replace`."""
-    typed = _Values()
+    typed = _Values(config.command)
     typed.take(Entry(name, value) for name, value in changes.items())
     nulls = {name: KEYS[name].default for name in changes if name in KEYS and name not in typed.values}
     copy = dataclasses.replace(

@@ -7,50 +7,75 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from tunesmith.core.errors import TemplateError
-from tunesmith.core.types import Conversation, Segment, Source, Text, TokenizedRow
+from tunesmith.core.types import Conversation, Feedback, Preference, Segment, Source, Text, TokenizedRow
 from tunesmith.data.examples import without_trailing
 from tunesmith.data.formats import KIND_OF_STAGE
+from tunesmith.data.frames import Filled
 from tunesmith.data.judged import tokenize_feedback, tokenize_pairs
 from tunesmith.data.report import UNTRAINED, DatasetReport, Reject, unwritable
+from tunesmith.data.rows import TokenizedRows, pack_arrays
 from tunesmith.data.spans import masked_answers
 from tunesmith.data.stop import end_tokens
 from tunesmith.data.texts import tokenize_texts
-from tunesmith.data.tokenize import LOST_HEADER, LOST_QUESTION, Encoder, is_trained, tokenize
+from tunesmith.data.tokenize import LOST_HEADER, LOST_QUESTION, Encoder, tokenize_block
 
 
 @contextmanager
 def settled_memory() -> Iterator[None]:
-    """Spares the garbage collector what was there before: a row makes thousands of objects and no cycle."""
+    """Spares the garbage collector what was there before, and most of its work: rows make many objects and no cycle."""
+    before = gc.get_threshold()
     gc.freeze()
+    gc.set_threshold(100_000, *before[1:])
     try:
         yield
     finally:
+        gc.set_threshold(*before)
         gc.unfreeze()
 
 
-def book_rows(batch: list[Any], encoder: Encoder, stage: str, report: DatasetReport) -> list[TokenizedRow]:
+def book_rows(batch: list[Any], encoder: Encoder, stage: str, report: DatasetReport) -> TokenizedRows:
     """The usable rows of a batch, tokenized as the stage reads them; the others are booked as rejected."""
-    rows = _TOKENIZERS[KIND_OF_STAGE[stage]](batch, encoder, report)
-    kept = [row for row in rows if is_trained(row) or _book_untrained(row, report)]
-    for row in kept:
-        if row.extra:
-            report.note_cut(row.source or Source("", 0), LOST_HEADER in row.extra, LOST_QUESTION in row.extra)
-    return kept
+    rows, extras = _TOKENIZERS[KIND_OF_STAGE[stage]](batch, encoder, report)
+    is_trained = rows.n_trained > 0
+    for index in np.flatnonzero(~is_trained).tolist():
+        _book_untrained(rows[index], report)
+        extras.pop(index, None)
+    for index, extra in extras.items():
+        report.note_cut(rows.source(index), LOST_HEADER in extra, LOST_QUESTION in extra)
+    return rows if is_trained.all() else rows.take(np.flatnonzero(is_trained)).compact()
 
 
-def _tokenize_conversations(batch: list[Conversation], encoder: Encoder, report: DatasetReport) -> list[TokenizedRow]:
-    return tokenize(encoder, *render_rows(batch, encoder, report))
+Made = tuple[TokenizedRows, dict[int, dict[str, Any]]]
+"""Rows of a batch, and `TokenizedRow.extra` by number where there is any."""
 
 
-def _tokenize_texts(batch: list[Text], encoder: Encoder, report: DatasetReport) -> list[TokenizedRow]:
-    return tokenize_texts(encoder, batch)
+def _tokenize_conversations(batch: list[Conversation], encoder: Encoder, report: DatasetReport) -> Made:
+    return tokenize_block(encoder, *render_rows(batch, encoder, report))
 
 
-_TOKENIZERS: dict[str, Callable[[list[Any], Encoder, DatasetReport], list[TokenizedRow]]] = {
+def _tokenize_texts(batch: list[Text], encoder: Encoder, report: DatasetReport) -> Made:
+    return pack_arrays(tokenize_texts(encoder, batch)), {}
+
+
+def _tokenize_pairs(batch: list[Preference], encoder: Encoder, report: DatasetReport) -> Made:
+    return _packed(tokenize_pairs(batch, encoder, report))
+
+
+def _tokenize_feedback(batch: list[Feedback], encoder: Encoder, report: DatasetReport) -> Made:
+    return _packed(tokenize_feedback(batch, encoder, report))
+
+
+def _packed(rows: list[TokenizedRow]) -> Made:
+    return pack_arrays(rows), {index: row.extra for index, row in enumerate(rows) if row.extra}
+
+
+_TOKENIZERS: dict[str, Callable[[list[Any], Encoder, DatasetReport], Made]] = {
     "conversation": _tokenize_conversations,
-    "preference": tokenize_pairs,
-    "feedback": tokenize_feedback,
+    "preference": _tokenize_pairs,
+    "feedback": _tokenize_feedback,
     "text": _tokenize_texts,
 }
 """Kind of example -> how a batch of them becomes rows."""
@@ -58,12 +83,19 @@ _TOKENIZERS: dict[str, Callable[[list[Any], Encoder, DatasetReport], list[Tokeni
 
 def render_rows(
     batch: list[Conversation], encoder: Encoder, report: DatasetReport
-) -> tuple[list[Conversation], list[list[Segment]]]:
+) -> tuple[list[Conversation], list[list[Segment] | Filled]]:
     """The rows that the template can write, and their text; the others are booked as rejected."""
-    conversations, rendered = [], []
+    conversations: list[Conversation] = []
+    rendered: list[list[Segment] | Filled] = []
     for whole in batch:
         conversation = without_trailing(whole)
         report.trailing += conversation is not whole
+        filled = encoder.frames.fill(conversation) if encoder.frames else None
+        if filled is not None:
+            report.masked_answers += filled.frame.n_masked
+            conversations.append(conversation)
+            rendered.append(filled)
+            continue
         try:
             segments = encoder.segments(conversation)
         except TemplateError as error:

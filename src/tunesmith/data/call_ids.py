@@ -17,6 +17,8 @@ def call_ids(messages: Sequence[Message], short: bool) -> list[tuple[str, ...]]:
         messages: the conversation.
         short: exactly nine letters and digits; any other id is replaced.
     """
+    if not any(message.tool_calls for message in messages):
+        return [()] * len(messages)
     pending: list[str] = []
     found: list[tuple[str, ...]] = []
     for index, message in enumerate(messages):

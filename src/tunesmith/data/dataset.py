@@ -16,7 +16,7 @@ from tunesmith.data.examples import read_examples
 from tunesmith.data.parts import open_part
 from tunesmith.data.progress import progress
 from tunesmith.data.report import DatasetReport
-from tunesmith.data.rows import RowsBuilder, TokenizedRows, pack_arrays
+from tunesmith.data.rows import RowsBuilder, TokenizedRows
 from tunesmith.data.sources import data_files
 from tunesmith.data.tokenize import Encoder
 from tunesmith.data.workers import MOST, Workers, available_cores, can_fork
@@ -151,7 +151,7 @@ class Job:
         examples = read_examples(self.spec, stage, self.config.max_samples, self.config.seed, report)
         with settled_memory():
             while batch := list(islice(examples, size)):
-                part = pack_arrays(book_rows(batch, self.encoder, stage, report))
+                part = book_rows(batch, self.encoder, stage, report)
                 report.keep(part, ends)
                 yield part
 

@@ -142,7 +142,7 @@ def book_example(row: RawRow, spec: DatasetSpec, stage: str, report: DatasetRepo
     except RowError as error:
         report.reject(Reject(row.source, error.column, error.reason, error.fix))
         return None
-    for name in _PLACEHOLDER.findall(" ".join(texts(example))):
+    for name in [name for text in texts(example) if "{{" in text for name in _PLACEHOLDER.findall(text)]:
         report.placeholders[name] = report.placeholders.get(name, 0) + 1
     return example
 

@@ -21,6 +21,9 @@ from tunesmith.data.workers import Workers
 
 logger = get_logger(__name__)
 
+_NICENESS = 10
+"""Training goes first: its threads wait for one another, so one core that is shared halves all of them."""
+
 
 class Filling:
     """Data sets on their way into the cache, made by other processes and put in order by a thread.
@@ -35,7 +38,7 @@ class Filling:
         self.n_processes = count
         self._jobs = [replace(job, is_silent=True) for job in jobs]
         wanted = {job.key: part for job, part in zip(jobs, parts.members, strict=True) if not job.is_done}
-        self._workers = Workers(wanted, count)
+        self._workers = Workers(wanted, count, _NICENESS)
         self._found: list[Dataset] = []
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="tokenizing", daemon=True)

@@ -66,7 +66,10 @@ class Guard:
 
     def occurs_in(self, text: str) -> bool:
         """Whether a guarded name is in the text; the tests of the first characters keep it cheap."""
-        if not any(first in text for first in self._firsts):
+        for first in self._firsts:
+            if first in text:
+                break
+        else:
             return False
         return any(opening in text for opening in self._openings) and self._pattern.search(text) is not None
 

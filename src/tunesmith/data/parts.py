@@ -14,7 +14,7 @@ from tunesmith.data.catalog import DatasetSpec
 from tunesmith.data.examples import book_example, say_unused, select_places
 from tunesmith.data.raw_rows import RawRows
 from tunesmith.data.report import DatasetReport
-from tunesmith.data.rows import TokenizedRows, pack_arrays
+from tunesmith.data.rows import TokenizedRows
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
@@ -61,7 +61,7 @@ class Part:
             example = book_example(self.rows[int(self.places[index])], self.spec, self.stage, report)
             if example is not None:
                 found.append(example)
-        rows = pack_arrays(book_rows(found, self.encoder, self.stage, report))
+        rows = book_rows(found, self.encoder, self.stage, report)
         report.keep(rows, self.ends)
         return rows
 

@@ -45,7 +45,7 @@ class Turn:
     answer: tuple[Segment, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asked:
     """A message with the ids of its calls, or of the call that it answers."""
 
@@ -53,7 +53,7 @@ class _Asked:
     ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Exchange:
     """Messages of one turn before they are rendered."""
 
@@ -66,7 +66,7 @@ class _Exchange:
         return self.asked[0].message.role == "user"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Head:
     """What stands before the conversation, before a user text, and inside that user text; and at which turn."""
 
@@ -81,7 +81,7 @@ class _Head:
         return self.turn > 0 and bool(self.before or self.inside)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Writer:
     """What stays the same while one conversation is rendered."""
 
@@ -338,8 +338,14 @@ def _parts(pieces: Pieces) -> list[Segment]:
 
 def _filled(slot: Slot, pieces: Pieces) -> Pieces:
     """The slot's one text with the pieces in the place of the content."""
-    head, _, tail = "".join(element for element in slot if isinstance(element, str)).partition(CONTENT)
+    head, tail = _around(slot)
     return [(head, True), *pieces, (tail, True)]
+
+
+@functools.lru_cache(maxsize=1024)
+def _around(slot: Slot) -> tuple[str, str]:
+    head, _, tail = "".join(element for element in slot if isinstance(element, str)).partition(CONTENT)
+    return head, tail
 
 
 def _segments(slot: Slot, pieces: Pieces, tokens: TokenNames) -> list[Segment]:

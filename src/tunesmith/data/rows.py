@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -35,6 +35,9 @@ ROW = np.dtype(
 """What is known of a row: where its tokens are, tokens that carry loss, where it comes from, identity, weight;
 where its second sequence begins (0: it has one only), and the verdict on its answer."""
 _RELEASE_EVERY = 1 << 22
+"""Tokens that are read from mapped files before their pages are given back."""
+_MAPPED_AROUND = 1 << 15
+"""Tokens beside those that are read whose pages the system maps along with them."""
 
 
 class TrainItem(TypedDict):
@@ -81,7 +84,7 @@ class TokenStore:
         labels = np.where(self.trained[start:stop], ids, IGNORE_INDEX)
         first, last = (int(np.searchsorted(self.odd[:, 0], border)) for border in (start, stop))
         labels[self.odd[first:last, 0] - start] = self.odd[first:last, 1]
-        self._touched += stop - start
+        self._touched += stop - start + _MAPPED_AROUND
         if self._touched > _RELEASE_EVERY:
             self.release()
         return ids, labels
@@ -231,6 +234,18 @@ class TokenizedRows(Sequence[TokenizedRow]):
         open_stops = stops[~closed[stops]]
         return np.unique(np.searchsorted(offsets, open_stops, side="right")) - 1
 
+    def compact(self) -> TokenizedRows:
+        """The same rows in one store that holds nothing else."""
+        if self._is_flat:
+            return self
+        pairs = [self.read(index) for index in range(len(self))]
+        ids, labels = (np.concatenate([np.zeros(0, np.int32), *(pair[side] for pair in pairs)]) for side in (0, 1))
+        table = self.table.copy()
+        table["store"], table["start"] = 0, self.offsets[:-1]
+        odd = np.flatnonzero((labels != IGNORE_INDEX) & (labels != ids))
+        store = TokenStore(ids, labels == ids, np.stack([odd, labels[odd]], axis=1).astype(np.int64))
+        return TokenizedRows((store,), table, self.files)
+
     def take(self, indices: Sequence[int] | Array) -> TokenizedRows:
         """The rows at `indices`, in that order; tokens stay where they are."""
         return TokenizedRows(self.stores, self.table[np.asarray(indices, dtype=np.int64)], self.files)
@@ -251,28 +266,84 @@ class RowsBuilder:
         return concat_rows(self._parts)
 
 
+@dataclass(frozen=True, slots=True)
+class FlatTokens:
+    """Rows laid end to end.
+
+    Attributes:
+        ids: token ids, int32.
+        labels: of the same length, int32.
+        lengths: tokens of each row.
+    """
+
+    ids: Array
+    labels: Array
+    lengths: Array
+
+    def row(self, index: int) -> tuple[Array, Array]:
+        """Ids and labels of one row."""
+        stop = int(self.lengths[: index + 1].sum())
+        start = stop - int(self.lengths[index])
+        return self.ids[start:stop], self.labels[start:stop]
+
+    def with_rows(self, others: Mapping[int, TokenizedRow]) -> FlatTokens:
+        """The same with some rows replaced."""
+        if not others:
+            return self
+        ids, labels = ([*np.split(part, np.cumsum(self.lengths)[:-1])] for part in (self.ids, self.labels))
+        lengths = self.lengths.copy()
+        for index, row in others.items():
+            ids[index], labels[index] = (np.array(part, dtype=np.int32) for part in (row.input_ids, row.labels))
+            lengths[index] = len(row.input_ids)
+        return FlatTokens(np.concatenate(ids), np.concatenate(labels), lengths)
+
+
 def pack_arrays(rows: Iterable[TokenizedRow]) -> TokenizedRows:
     """Row objects as arrays."""
     rows = list(rows)
-    count = sum(len(row.input_ids) for row in rows)
+    lengths: Array = np.array([len(row.input_ids) for row in rows], dtype=np.int64)
+    count = int(lengths.sum())
     ids = np.fromiter(chain.from_iterable(row.input_ids for row in rows), np.int32, count)
-    labels = np.fromiter(chain.from_iterable(row.labels for row in rows), np.int64, count)
+    labels = np.fromiter(chain.from_iterable(row.labels for row in rows), np.int32, count)
+    sources, weights = [row.source for row in rows], [row.weight for row in rows]
+    return pack_flat(FlatTokens(ids, labels, lengths), sources, weights, dict(enumerate(rows)), is_whole=True)
+
+
+def pack_flat(
+    flat: FlatTokens,
+    sources: Sequence[Source | None],
+    weights: Sequence[float],
+    others: Mapping[int, TokenizedRow],
+    *,
+    is_whole: bool = False,
+) -> TokenizedRows:
+    """Rows laid end to end with what is known of each.
+
+    Args:
+        flat: tokens.
+        sources: where each row comes from.
+        weights: how much each counts.
+        others: by number, rows that take the place of those in `flat`, or say more about them.
+        is_whole: the tokens of `others` are in `flat`.
+    """
+    flat = flat if is_whole else flat.with_rows(others)
+    ids, labels = flat.ids, flat.labels
     odd_places = np.flatnonzero((labels != IGNORE_INDEX) & (labels != ids))
-    names = list(dict.fromkeys(row.source.file if row.source else "" for row in rows))
+    names = list(dict.fromkeys([source.file if source else "" for source in sources]))
     place = {name: index for index, name in enumerate(names)}
-    table: Array = np.zeros(len(rows), dtype=ROW)
-    table["length"] = [len(row.input_ids) for row in rows]
+    table: Array = np.zeros(len(sources), dtype=ROW)
+    table["length"] = flat.lengths
     table["start"] = np.cumsum(table["length"], dtype=np.int64) - table["length"]
-    table["file"] = [place[row.source.file if row.source else ""] for row in rows]
-    table["number"] = [row.source.row if row.source else 0 for row in rows]
-    table["lost"] = [row.lost_tokens for row in rows]
-    table["lost_trained"] = [row.lost_trained_tokens for row in rows]
-    table["weight"] = [row.weight for row in rows]
-    table["second"] = [row.second for row in rows]
-    table["desirable"] = [row.is_desirable for row in rows]
+    table["file"] = [place[source.file if source else ""] for source in sources]
+    table["number"] = [source.row if source else 0 for source in sources]
+    table["weight"] = weights
+    table["desirable"] = True
+    for index, row in others.items():
+        table[["lost", "lost_trained"]][index] = (row.lost_tokens, row.lost_trained_tokens)
+        table[["second", "desirable"]][index] = (row.second, row.is_desirable)
     table["trained"] = _count_trained(labels, table)
     table["hash"] = _hashes(ids, labels, table)
-    store = TokenStore(ids, labels == ids, np.stack([odd_places, labels[odd_places]], axis=1))
+    store = TokenStore(ids, labels == ids, np.stack([odd_places, labels[odd_places]], axis=1).astype(np.int64))
     return TokenizedRows((store,), table, tuple(names))
 
 
@@ -291,7 +362,6 @@ def _count_trained(labels: Array, table: Array) -> Array:
 def _hashes(ids: Array, labels: Array, table: Array) -> Array:
     """Eight bytes of blake2b over each row's ids, labels and, where they are not the usual, its other facts."""
     found: Array = np.empty(len(table), dtype=np.uint64)
-    labels = labels.astype(np.int32)
     columns = [table[name].tolist() for name in ("start", "length", "weight", "second", "desirable")]
     for index, (start, length, weight, second, desirable) in enumerate(zip(*columns, strict=True)):
         whole = hashlib.blake2b(ids[start : start + length].tobytes(), digest_size=8)

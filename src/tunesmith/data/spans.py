@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 
 from tunesmith.core.types import Conversation, Segment
 from tunesmith.data.settings import RenderSettings
@@ -15,6 +14,9 @@ def masked_answers(conversation: Conversation, segments: Sequence[Segment], sett
         return 0
     if any(message.trained for message in conversation.messages):
         return 0
-    wanted = sum(message.role == "assistant" and message.trained is None for message in conversation.messages)
-    stretches = sum(bool(trained) for trained, _ in groupby(segments, key=lambda part: part.trained))
+    wanted = sum([message.role == "assistant" and message.trained is None for message in conversation.messages])
+    stretches, before = 0, False
+    for part in segments:
+        stretches += part.trained and not before
+        before = part.trained
     return max(wanted - stretches, 0)

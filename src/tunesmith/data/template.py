@@ -113,7 +113,7 @@ class Template:
     @property
     def answer_marks(self) -> tuple[str, ...]:
         """Marks that an answer may write out in its text: a thought's and a call's."""
-        return tuple(word.strip() for word in (*self.thought_words, *self.tool_call_words))
+        return _stripped(self.thought_words + self.tool_call_words)
 
     @property
     def reasons(self) -> bool:
@@ -146,6 +146,11 @@ class Template:
     @property
     def _marks(self) -> tuple[str, ...]:
         return self.thought_words if self.reasons else ()
+
+
+@functools.lru_cache(maxsize=256)
+def _stripped(words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word.strip() for word in words)
 
 
 _SLOTS = ("prefix", "system", "user", "assistant", "observation", "function", "ending")

@@ -7,11 +7,15 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from tunesmith.core.types import IGNORE_INDEX, Conversation, Segment, TokenizedRow
 from tunesmith.data.auto_template import AutoTemplate
 from tunesmith.data.budget import share_turns
-from tunesmith.data.encode import encode_batch
+from tunesmith.data.encode import encode_batch, encode_flat
+from tunesmith.data.frames import Filled, Frames
 from tunesmith.data.render import Turn, render, render_turns
+from tunesmith.data.rows import TokenizedRows, pack_flat
 from tunesmith.data.settings import RenderSettings, TokenNames, token_names
 from tunesmith.data.template import Template
 
@@ -52,6 +56,7 @@ class Encoder:
         settings: choices of the run.
         cutoff_len: tokens of the longest row.
         names: of bos and eos.
+        frames: what the template writes around plain texts; None for templates of tokenizers.
     """
 
     tokenizer: Any
@@ -59,9 +64,13 @@ class Encoder:
     settings: RenderSettings
     cutoff_len: int
     names: TokenNames = field(init=False)
+    frames: Frames | None = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", token_names(self.tokenizer, self.template))
+        names = token_names(self.tokenizer, self.template)
+        frames = Frames(self.template, self.settings, names) if isinstance(self.template, Template) else None
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "frames", frames)
 
     def segments(self, conversation: Conversation) -> list[Segment]:
         """The whole conversation, rendered.
@@ -73,24 +82,40 @@ class Encoder:
 
     def encode(self, segment_lists: Sequence[Sequence[Segment]]) -> list[_Encoded]:
         """Ids and labels of rendered texts."""
-        return list(encode_batch([list(segments) for segments in segment_lists], self.tokenizer, self.template))
+        return encode_batch(segment_lists, self.tokenizer, self.template)
 
 
 def tokenize(
-    encoder: Encoder, conversations: Sequence[Conversation], rendered: Sequence[list[Segment]]
+    encoder: Encoder, conversations: Sequence[Conversation], rendered: Sequence[Sequence[Segment] | Filled]
 ) -> list[TokenizedRow]:
-    """A batch of conversations as rows of at most `cutoff_len` tokens.
+    """`tokenize_block` as row objects."""
+    rows, extras = tokenize_block(encoder, conversations, rendered)
+    return [replace(row, extra=extras.get(index, {})) for index, row in enumerate(rows)]
+
+
+def tokenize_block(
+    encoder: Encoder, conversations: Sequence[Conversation], rendered: Sequence[Sequence[Segment] | Filled]
+) -> tuple[TokenizedRows, dict[int, dict[str, Any]]]:
+    """A batch of conversations as rows of at most `cutoff_len` tokens, and `extra` of those that were cut, by number.
 
     Args:
         encoder: tokenizer, template, settings.
         conversations: the rows.
-        rendered: `encoder.segments` of each.
+        rendered: `encoder.segments` of each, or the same in its frame.
     """
-    rows = []
-    for conversation, (ids, labels) in zip(conversations, encoder.encode(rendered), strict=True):
-        row = TokenizedRow(ids, labels, conversation.source, weight=conversation.weight)
-        rows.append(row if len(ids) <= encoder.cutoff_len else cut_row(encoder, conversation, row))
-    return rows
+    flat = encode_flat(rendered, encoder.tokenizer, encoder.template)
+    extras: dict[int, dict[str, Any]] = {}
+    cut: dict[int, TokenizedRow] = {}
+    for index in np.flatnonzero(flat.lengths > encoder.cutoff_len).tolist():
+        ids, labels = flat.row(index)
+        conversation = conversations[index]
+        whole = TokenizedRow(ids.tolist(), labels.tolist(), conversation.source, weight=conversation.weight)
+        cut[index] = cut_row(encoder, conversation, whole)
+        if cut[index].extra:
+            extras[index] = cut[index].extra
+    sources = [conversation.source for conversation in conversations]
+    weights = [conversation.weight for conversation in conversations]
+    return pack_flat(flat, sources, weights, cut), extras
 
 
 def cut_row(encoder: Encoder, conversation: Conversation, whole: TokenizedRow) -> TokenizedRow:

@@ -65,18 +65,24 @@ class Words:
     def _look_up(
         self, words: set[str], memory: dict[str, bytes], before: str
     ) -> tuple[dict[str, bytes], dict[str, bytes]]:
-        """Ids of each word with `before` in front of it, and what is remembered from now on.
+        """Ids of at least these words with `before` in front of each, and what is remembered from now on.
 
-        Nothing is taken out of a memory that another thread may be reading: it is replaced.
+        Another thread may be reading the memory: words are added to it, and where there are too many, or long ones that
+        are not worth their place, another takes its place.
         """
-        found = {word: ids for word in words if (ids := memory.get(word)) is not None}
-        new = list(words - found.keys())
+        new = list(words.difference(memory))
         if not new:
-            return found, memory
+            return memory, memory
         fresh = dict(zip(new, _encode(self._backend, [before + word for word in new]), strict=True))
         kept = {word: ids for word, ids in fresh.items() if len(word) <= _LONGEST}
-        # Where there are too many, the frequent ones come back with the next texts.
-        return found | fresh, kept if len(memory) + len(kept) > _MOST_WORDS else memory | kept
+        if len(memory) + len(kept) > _MOST_WORDS:
+            return {word: memory[word] for word in words.difference(fresh)} | fresh, kept
+        if len(kept) == len(fresh):
+            memory |= fresh
+            return memory, memory
+        found = memory | fresh
+        memory |= kept
+        return found, memory
 
 
 def words_of(text: str) -> list[str]:

@@ -64,18 +64,19 @@ class Workers:
     Args:
         parts: data sets by a name of the caller's choice.
         count: processes.
+        niceness: added to that of this process, for work that nobody waits for.
 
     Attributes:
         parts: as given.
     """
 
-    def __init__(self, parts: Mapping[str, Part], count: int) -> None:
+    def __init__(self, parts: Mapping[str, Part], count: int, niceness: int = 0) -> None:
         self.parts = dict(parts)
         context = multiprocessing.get_context("fork")
         self._workers: list[_Worker] = []
         for _ in range(count):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, self.parts, os.getpid()), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, self.parts, os.getpid(), niceness), daemon=True)
             with warnings.catch_warnings():
                 # Newer Pythons warn of threads; the processes use none of this one's locks but the interpreter's own.
                 warnings.simplefilter("ignore", DeprecationWarning)
@@ -157,12 +158,14 @@ def _raise(fault: list[Problem] | str | None) -> None:
         raise DataError(fault)
 
 
-def _serve(pipe: Any, parts: Mapping[str, Part], parent: int) -> None:
+def _serve(pipe: Any, parts: Mapping[str, Part], parent: int, niceness: int) -> None:
     """The life of a process: until it is told to end, or the one that made it is gone."""
+    os.nice(niceness)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     env.override("TOKENIZERS_PARALLELISM", "false")  # the tokenizer's threads were not forked
     gc.freeze()
+    gc.set_threshold(100_000)
     while True:
         while not pipe.poll(_PATIENCE):
             if os.getppid() != parent:

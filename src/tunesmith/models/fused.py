@@ -1,7 +1,7 @@
 """Two places of a LoRA step written with fewer passes over memory: the adapted linear layer and the gated MLP.
 
 On a CPU a third of a LoRA step is not matrix products but reading and writing activations. What is here gives the same
-numbers (each layer is checked against its own forward on a probe before it is replaced) with fewer temporaries.
+numbers (of layers that are alike, one is checked against its own forward on a probe) with fewer temporaries.
 Quantised layers, DoRA, dropout and other adapters keep peft's own code.
 """
 
@@ -161,6 +161,7 @@ def fuse(model: nn.Module) -> int:
         How many layers were replaced.
     """
     count = 0
+    checked: dict[tuple[Any, ...], bool] = {}
     for module in model.modules():
         replacement: Any = None
         if _is_plain_lora(module):
@@ -168,7 +169,18 @@ def fuse(model: nn.Module) -> int:
         elif _is_gated_mlp(module):
             first = getattr(module.gate_proj, "base_layer", module.gate_proj)
             replacement, width = _mlp_forward(module), getattr(first, "in_features", 0)
-        if replacement is not None and width and _agrees(module, replacement, width):
+        if replacement is None or not width:
+            continue
+        kind = _kind(module, width)
+        if kind not in checked:
+            checked[kind] = _agrees(module, replacement, width)
+        if checked[kind]:
             module.forward = replacement
             count += 1
     return count
+
+
+def _kind(module: nn.Module, width: int) -> tuple[Any, ...]:
+    """What decides how a layer computes: classes inside it, shapes and types of its weights."""
+    classes = tuple((type(part), "forward" in vars(part)) for part in module.modules())
+    return (width, classes, *((weight.shape, weight.dtype) for weight in module.parameters()))

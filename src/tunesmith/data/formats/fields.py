@@ -38,6 +38,8 @@ def checked(value: Any, column: str) -> str:
         raise RowError(f"{kind_of(value)} where text is expected", column, fix)
     if "\x00" in value:
         raise RowError("the text holds a NUL character", column, "remove it")
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError as error:
