@@ -92,7 +92,7 @@ def test_keys_of_another_finetuning_type_are_named(caplog: pytest.LogCaptureFixt
     left = {
         "lora": ["oft_target", "freeze_trainable_layers"],
         "oft": ["lora_rank", "freeze_trainable_layers"],
-        "freeze": ["lora_rank", "oft_target", "additional_target"],
+        "freeze": ["additional_target", "lora_rank", "oft_target"],
     }
     for finetuning_type, idle in left.items():
         assert idle_keys(RunConfig.from_dict(BASE | keys | {"finetuning_type": finetuning_type})) == idle

@@ -20,9 +20,9 @@ def _compares(config: RunConfig) -> bool:
 
 def idle_keys(config: RunConfig) -> list[str]:
     """Keys of another `finetuning_type` than the one that is used: a command line may change it over a whole file."""
-    owners = dict.fromkeys(("lora_rank", "lora_alpha", "lora_dropout", "lora_target"), ("lora",))
+    owners: dict[str, tuple[str, ...]] = {"additional_target": ("lora", "oft")}
+    owners |= dict.fromkeys(("lora_rank", "lora_alpha", "lora_dropout", "lora_target"), ("lora",))
     owners |= dict.fromkeys(("oft_rank", "oft_block_size", "oft_target", "module_dropout"), ("oft",))
-    owners |= {"additional_target": ("lora", "oft")}
     if not config.use_llama_pro:
         frozen = ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules")
         owners |= dict.fromkeys(frozen, ("freeze",))
