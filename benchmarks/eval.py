@@ -106,7 +106,7 @@ def main() -> None:
     from transformers import AutoModelForCausalLM
 
     from tunesmith.config.schema import RunConfig
-    from tunesmith.evaluation.prompts import draw_examples, letter_tokens, write_prompts
+    from tunesmith.evaluation.prompts import Style, draw_examples, letter_tokens, write_prompts
     from tunesmith.inference.opening import open_model
     from tunesmith.models.hub import resolve_model
 
@@ -117,7 +117,7 @@ def main() -> None:
     rows = [
         prompt.ids
         for subject in make_subjects(args.subjects, args.questions)
-        for prompt in write_prompts(opened.form, subject, draw_examples(subject, args.shots, 42), "en", None)
+        for prompt in write_prompts(opened.form, subject, draw_examples(subject, args.shots, 42), Style(), None)
     ]
     ways: dict[str, Callable[[], Timed]] = {
         "shared": lambda: shared(opened.engine, rows, letters, args.questions),

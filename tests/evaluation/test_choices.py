@@ -20,7 +20,7 @@ from tunesmith.data.template import load_template
 from tunesmith.evaluation.benchmarks import load_benchmark
 from tunesmith.evaluation.choices import ChoiceEvaluation, ChoiceSettings
 from tunesmith.evaluation.intervals import wilson
-from tunesmith.evaluation.prompts import draw_examples, letter_tokens, messages_of, write_prompts
+from tunesmith.evaluation.prompts import Style, draw_examples, letter_tokens, messages_of, write_prompts
 from tunesmith.evaluation.question import Question, Subject
 from tunesmith.evaluation.results import table_lines, write_results
 from tunesmith.inference.chat import ChatFormat
@@ -71,10 +71,10 @@ def run(form: ChatFormat, engine: Any, subjects: list[Subject], folder: Path | N
 
 def test_prompts_hold_examples_then_the_question(form: ChatFormat) -> None:
     question, example = Question("Is tea hot?", ("yes", "no"), 0), Question("Is ice hot?", ("yes", "no"), 1)
-    text = form.tokenizer.decode(form.prompt_ids(messages_of("tea", [example], question, "en")))
+    text = form.tokenizer.decode(form.prompt_ids(messages_of("tea", [example], question, Style())))
     assert text.endswith("Is ice hot?\nA. yes\nB. no\nAnswer:B\n\nIs tea hot?\nA. yes\nB. no\nAnswer:")
     assert text.index("tea") < text.index("Is ice")
-    chinese = form.tokenizer.decode(form.prompt_ids(messages_of("茶", [], question, "zh")))
+    chinese = form.tokenizer.decode(form.prompt_ids(messages_of("茶", [], question, Style("zh"))))
     assert chinese.endswith("Is tea hot?\nA. yes\nB. no\n答案：")
     assert "关于茶的" in chinese
 
@@ -82,7 +82,7 @@ def test_prompts_hold_examples_then_the_question(form: ChatFormat) -> None:
 def test_a_chat_template_makes_turns(tiny_tokenizer: Any) -> None:
     form = ChatFormat(load_template("chatml"), tiny_tokenizer)
     question = Question("Is tea hot?", ("yes", "no"), 0)
-    text = tiny_tokenizer.decode(form.prompt_ids(messages_of("tea", [question], question, "en")))
+    text = tiny_tokenizer.decode(form.prompt_ids(messages_of("tea", [question], question, Style())))
     assert "Answer:<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n<|im_start|>user\nIs tea hot?" in text
     assert text.endswith("Answer:<|im_end|>\n<|im_start|>assistant\n")
 
@@ -198,14 +198,14 @@ def test_prompts_that_are_too_long_lose_examples(tmp_path: Path, form: ChatForma
     write_mmlu(tmp_path)
     (subject, *_) = subjects_of(tmp_path, "mmlu", "test")
     examples = draw_examples(subject, 5, 0)
-    whole = write_prompts(form, subject, examples, "en", None)
+    whole = write_prompts(form, subject, examples, Style(), None)
     assert [prompt.n_examples for prompt in whole] == [5] * 5
     context = min(len(prompt.ids) for prompt in whole)
-    short = write_prompts(form, subject, examples, "en", context)
+    short = write_prompts(form, subject, examples, Style(), context)
     assert {prompt.n_examples for prompt in short} == {4}
     assert all(len(prompt.ids) < context for prompt in short)
     with pytest.raises(TunesmithError, match="pond_life, question 0"):
-        write_prompts(form, subject, examples, "en", 9)
+        write_prompts(form, subject, examples, Style(), 9)
 
 
 def test_letters_that_look_alike_are_refused(form: ChatFormat) -> None:
@@ -230,7 +230,7 @@ def test_equal_to_a_forward_pass_for_each_question(tmp_path: Path, form: ChatFor
     found = iter(answers)
     for subject in subjects:
         examples = draw_examples(subject, 3, settings.seed)
-        for prompt in write_prompts(form, subject, examples, "en", 2048):
+        for prompt in write_prompts(form, subject, examples, Style(), 2048):
             with torch.no_grad():
                 plain = model(input_ids=torch.tensor([prompt.ids])).logits[0, -1].log_softmax(-1)[letters].tolist()
             answer = next(found)

@@ -26,6 +26,18 @@ def known_fingerprint(file: Path) -> str | None:
         return None
 
 
+def refuse_others(file: Path, fingerprint: str) -> None:
+    """Rows of something else are not gone on with, and not written over.
+
+    Raises:
+        TunesmithError: the file holds some.
+    """
+    if whole_lines(file) and known_fingerprint(file) != fingerprint:
+        raise TunesmithError(
+            f"{file} holds results of another model, task or settings: choose another folder, or delete it"
+        )
+
+
 def begin_rows(file: Path, fingerprint: str, total: int) -> None:
     """Notes what the rows of a file belong to and cuts off a torn last one."""
     write_json(state_file(file), {"fingerprint": fingerprint, "rows": total})
@@ -85,10 +97,7 @@ class Journal:
             TunesmithError: the file belongs to something else.
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        if whole_lines(self.file) and known_fingerprint(self.file) != self._fingerprint:
-            raise TunesmithError(
-                f"{self.file} holds results of another model, task or settings: choose another folder, or delete it"
-            )
+        refuse_others(self.file, self._fingerprint)
         begin_rows(self.file, self._fingerprint, total)
         self._handle = self.file.open("ab")
         return read_rows(self.file)

@@ -27,6 +27,7 @@ class PromptRow:
         source: where the row comes from.
         lost_tokens: tokens that the prompt lost to `cutoff_len`.
         asked: content of the last message of the prompt.
+        other_labels: further answers that are as good.
     """
 
     input_ids: list[int]
@@ -35,6 +36,7 @@ class PromptRow:
     source: Source | None = None
     lost_tokens: int = 0
     asked: str = ""
+    other_labels: tuple[str, ...] = ()
 
 
 class PromptRows(Sequence[TrainItem]):

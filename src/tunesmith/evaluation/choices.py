@@ -12,9 +12,10 @@ from typing import Any
 from tunesmith.core.journal import Journal
 from tunesmith.core.log import get_logger
 from tunesmith.core.runs import Run
+from tunesmith.evaluation.continuations import score_answers
 from tunesmith.evaluation.progress import ProgressBar
-from tunesmith.evaluation.prompts import Prompt, draw_examples, letter_tokens, write_prompts
-from tunesmith.evaluation.question import ROWS_FILE, Subject
+from tunesmith.evaluation.prompts import Prompt, Style, draw_examples, lead_of, letter_tokens, write_prompts
+from tunesmith.evaluation.question import ROWS_FILE, Question, Subject
 from tunesmith.inference.chat import ChatFormat
 from tunesmith.inference.engine import Engine
 from tunesmith.inference.scoring import ScoreRequest
@@ -34,7 +35,7 @@ class Answer:
         choices: its choices.
         answer: letter of the right choice; None where it is not published.
         predicted: letter of the likeliest choice.
-        logprobs: letter -> log-probability of its token (nats, over the whole vocabulary).
+        logprobs: letter -> log-probability of its token, or of its whole choice (nats, over the whole vocabulary).
         n_examples: worked examples before it.
     """
 
@@ -83,11 +84,19 @@ class ChoiceSettings:
         lang: language of the prompts, en or zh.
         n_shot: worked examples before each question.
         seed: of their drawing.
+        by_text: whole choices are compared, each by its log-probability per byte; else letters.
+        introduction: stands before the first message; None: the usual sentence.
     """
 
     lang: str = "en"
     n_shot: int = 5
     seed: int = 42
+    by_text: bool = False
+    introduction: str | None = None
+
+    def style(self, form: ChatFormat) -> Style:
+        """How questions look under a template."""
+        return Style(self.lang, self.by_text, lead_of(form) if self.by_text else "", self.introduction)
 
 
 @dataclass(slots=True)
@@ -140,7 +149,7 @@ class ChoiceEvaluation:
 
     def _prompts(self, subject: Subject) -> list[Prompt]:
         examples = draw_examples(subject, self.settings.n_shot, self.settings.seed)
-        prompts = write_prompts(self.form, subject, examples, self.settings.lang, self.engine.context)
+        prompts = write_prompts(self.form, subject, examples, self.settings.style(self.form), self.engine.context)
         short = sum(prompt.n_examples < len(examples) for prompt in prompts)
         if short:
             _logger.warning("%s: %d prompts have fewer examples, to fit into the context", subject.name, short)
@@ -152,7 +161,10 @@ class ChoiceEvaluation:
         digest = hashlib.sha256(weights.encode())
         for subject, prompts in asked:
             rights = [question.answer for question in subject.questions]
-            digest.update(json.dumps([subject.name, rights, [prompt.ids for prompt in prompts]]).encode())
+            asks: list[Any] = [subject.name, rights, [prompt.ids for prompt in prompts]]
+            if self.settings.by_text:
+                asks.append([prompt.answers for prompt in prompts])
+            digest.update(json.dumps(asks).encode())
         return Journal(self.folder / ROWS_FILE, digest.hexdigest())
 
     def _ask(
@@ -160,15 +172,13 @@ class ChoiceEvaluation:
     ) -> Iterator[Answer]:
         """Answers to the questions of a subject that are not known yet."""
         open_ones = [index for index in range(len(prompts)) if (subject.name, index) not in known]
-        requests = [
-            ScoreRequest(prompts[i].ids, candidates=letter_tokens(self.form, subject.questions[i].letters))
-            for i in open_ones
-        ]
-        for place, score in self.engine.score(requests):
+        for place, scores in self._score([prompts[i] for i in open_ones], [subject.questions[i] for i in open_ones]):
             index = open_ones[place]
             question = subject.questions[index]
-            logprobs = dict(zip(question.letters, (round(value, 6) for value in score.logprobs), strict=True))
-            best = max(zip(score.logprobs, question.letters, strict=True), key=lambda pair: pair[0])[1]
+            worth = scores
+            if self.settings.by_text:
+                sizes = [max(1, len(choice.encode())) for choice in question.choices]
+                worth = [score / size for score, size in zip(scores, sizes, strict=True)]
             yield Answer(
                 subject=subject.name,
                 category=subject.category,
@@ -176,10 +186,23 @@ class ChoiceEvaluation:
                 question=question.text,
                 choices=question.choices,
                 answer=None if question.answer is None else question.letters[question.answer],
-                predicted=best,
-                logprobs=logprobs,
+                predicted=question.letters[worth.index(max(worth))],
+                logprobs=dict(zip(question.letters, (round(score, 6) for score in scores), strict=True)),
                 n_examples=prompts[index].n_examples,
             )
+
+    def _score(self, prompts: Sequence[Prompt], questions: Sequence[Question]) -> Iterator[tuple[int, list[float]]]:
+        """Yields (place, log-probability of each choice) in any order."""
+        if self.settings.by_text:
+            for place, found in score_answers(self.engine, [(prompt.ids, prompt.answers) for prompt in prompts]):
+                yield place, [sum(values) for values in found]
+            return
+        requests = [
+            ScoreRequest(prompt.ids, candidates=letter_tokens(self.form, question.letters))
+            for prompt, question in zip(prompts, questions, strict=True)
+        ]
+        for place, score in self.engine.score(requests):
+            yield place, list(score.logprobs)
 
 
 def score_so_far(answers: Any) -> str:

@@ -30,21 +30,51 @@ def draw_examples(subject: Subject, n_shot: int, seed: int) -> list[Question]:
     return random.Random(f"{seed} {subject.name}").sample(known, min(n_shot, len(known)))
 
 
-def question_text(question: Question, lang: str) -> str:
-    """Question, a line for each choice, and the mark that the answer follows."""
-    choices = [f"{letter}. {choice}" for letter, choice in zip(question.letters, question.choices, strict=True)]
-    return "\n".join([question.text, *choices, ANSWER_MARKS[lang]])
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How a question looks.
+
+    Attributes:
+        lang: language of the words around it, en or zh.
+        by_text: the answer is the text of a choice, and choices are not listed; else it is a letter.
+        lead: stands between the question and an answer that is a text: a blank, or nothing.
+        introduction: stands before the first message; None: the usual sentence.
+    """
+
+    lang: str = "en"
+    by_text: bool = False
+    lead: str = ""
+    introduction: str | None = None
+
+    def asks(self, question: Question) -> str:
+        """Question, a line for each choice where letters answer, and the mark that the answer follows."""
+        choices = [f"{letter}. {choice}" for letter, choice in zip(question.letters, question.choices, strict=True)]
+        return "\n".join([question.text, *(() if self.by_text else choices), ANSWER_MARKS[self.lang]])
+
+    def answers(self, question: Question, index: int) -> str:
+        """What a choice is as an answer."""
+        return self.lead + question.choices[index] if self.by_text else question.letters[index]
+
+    def introduces(self, title: str) -> str:
+        """The sentence before the questions."""
+        return INTRODUCTIONS[self.lang].format(title=title) if self.introduction is None else self.introduction
 
 
-def messages_of(title: str, examples: Sequence[Question], question: Question, lang: str) -> list[Message]:
+def messages_of(title: str, examples: Sequence[Question], question: Question, style: Style) -> list[Message]:
     """The conversation that ends with the question; the introduction opens the first message."""
     messages: list[Message] = []
     for example in examples:
-        messages.append(Message("user", question_text(example, lang)))
-        messages.append(Message("assistant", example.letters[example.answer or 0]))
-    messages.append(Message("user", question_text(question, lang)))
+        messages.append(Message("user", style.asks(example)))
+        messages.append(Message("assistant", style.answers(example, example.answer or 0)))
+    messages.append(Message("user", style.asks(question)))
     first = messages[0]
-    return [Message(first.role, INTRODUCTIONS[lang].format(title=title) + first.content), *messages[1:]]
+    return [Message(first.role, style.introduces(title) + first.content), *messages[1:]]
+
+
+def lead_of(form: ChatFormat) -> str:
+    """A blank where a prompt's text ends in a letter or mark that an answer would run into; else nothing."""
+    ids = form.prompt_ids([Message("user", ANSWER_MARKS["en"])])
+    return " " if form.tokenizer.decode(ids).endswith(ANSWER_MARKS["en"]) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +84,16 @@ class Prompt:
     Attributes:
         ids: tokens up to where the answer stands.
         n_examples: worked examples before it.
+        answers: tokens of each choice, where texts are compared; empty where letters are.
     """
 
     ids: list[int]
     n_examples: int
+    answers: tuple[tuple[int, ...], ...] = ()
 
 
 def write_prompts(
-    form: ChatFormat, subject: Subject, examples: Sequence[Question], lang: str, context: int | None
+    form: ChatFormat, subject: Subject, examples: Sequence[Question], style: Style, context: int | None
 ) -> list[Prompt]:
     """A prompt for each question; where one is longer than the context, it gets fewer examples.
 
@@ -70,14 +102,19 @@ def write_prompts(
     """
     prompts = []
     for number, question in enumerate(subject.questions):
+        answers = tuple(
+            tuple(form.tokenizer.encode(style.answers(question, index), add_special_tokens=False))
+            for index in range(len(question.choices) if style.by_text else 0)
+        )
+        longest = max(map(len, answers), default=1)
         for n_kept in range(len(examples), -1, -1):
-            ids = form.prompt_ids(messages_of(subject.title, examples[:n_kept], question, lang))
-            if context is None or len(ids) < context:
+            ids = form.prompt_ids(messages_of(subject.title, examples[:n_kept], question, style))
+            if context is None or len(ids) + longest <= context:
                 break
         else:
             what = f"the question has {len(ids)} tokens, the model's context holds {context}"
             raise DataError([Problem(what, f"{subject.name}, question {number}")])
-        prompts.append(Prompt(ids, n_kept))
+        prompts.append(Prompt(ids, n_kept, answers))
     return prompts
 
 

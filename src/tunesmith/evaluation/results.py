@@ -61,7 +61,7 @@ def table_lines(answers: Sequence[Answer]) -> list[str]:
 
 
 def write_results(folder: Path, answers: Sequence[Answer], about: dict[str, Any]) -> None:
-    """Writes results.json, results.log, summary.json and questions.parquet.
+    """Writes results.json, results.log, summary.json and questions.parquet (log-probabilities as lists by letter).
 
     Args:
         folder: `save_dir`.
@@ -77,15 +77,15 @@ def write_results(folder: Path, answers: Sequence[Answer], about: dict[str, Any]
     write_json(folder / "results.json", predicted)
     write_atomic(folder / "results.log", "\n".join(log_lines(answers)) + "\n")
     write_json(folder / "summary.json", {**about, "categories": by_category(answers), "subjects": scores})
-    write_parquet(folder / "questions.parquet", [answer.as_row() for answer in answers])
+    rows = [answer.as_row() for answer in answers]
+    write_parquet(folder / "questions.parquet", [row | {"logprobs": list(row["logprobs"].values())} for row in rows])
 
 
 def write_parquet(file: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes rows as a table; a mapping of letters becomes one list in the order of the letters."""
+    """Writes rows as a table."""
     import pyarrow
     import pyarrow.parquet
 
-    flat = [{**row, "logprobs": list(row["logprobs"].values())} for row in rows]
     sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), sink)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), sink)
     write_atomic(file, sink.getvalue().to_pybytes())

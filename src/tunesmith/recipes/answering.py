@@ -66,7 +66,7 @@ class Answering:
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with _journal(self.file) as journal:
-            done = self._begin(self._fingerprint(rows, seed, model), len(rows), journal)
+            done = self._begin(self.fingerprint(rows, seed, model), len(rows), journal)
             yield done
             waiting = _answers_ahead(journal, done)
             if waiting:
@@ -87,8 +87,10 @@ class Answering:
 
     def _line(self, row: PromptRow, text: str) -> dict[str, Any]:
         line: dict[str, Any] = {"prompt": row.prompt_text, "predict": text, "label": row.label_text}
+        if row.other_labels:
+            line["references"] = [row.label_text, *row.other_labels]
         if self.score is not None:
-            line["scores"] = self.score(Sample(text, row.label_text, row.prompt_text))
+            line["scores"] = self.score(Sample(text, row.label_text, row.prompt_text, row.other_labels))
         return line
 
     def _answers(
@@ -115,13 +117,15 @@ class Answering:
         sampling = replace(self.sampling, seed=seed)
         return GenerationRequest(row.input_ids, sampling, self.form.end_token_ids, self.adapter)
 
-    def _fingerprint(self, rows: Sequence[PromptRow], seed: int, model: str) -> str:
-        """Of everything that decides what the file holds."""
+    def fingerprint(self, rows: Sequence[PromptRow], seed: int, model: str) -> str:
+        """Of everything that decides what the file holds; the arguments are those of `write`."""
         digest = hashlib.sha256(model.encode())
         settings = {"sampling": asdict(self.sampling), "seed": seed, "skip": self.skip_special_tokens}
         digest.update(json.dumps([settings, list(self.form.end_token_ids)], sort_keys=True).encode())
         for row in rows:
-            digest.update(json.dumps([list(row.input_ids), row.prompt_text, row.label_text]).encode())
+            digest.update(
+                json.dumps([list(row.input_ids), row.prompt_text, row.label_text, *row.other_labels]).encode()
+            )
         return digest.hexdigest()
 
     def _begin(self, fingerprint: str, total: int, journal: BinaryIO) -> int:

@@ -140,6 +140,18 @@ class Prediction:
         return metrics
 
 
+def score_again(file: Path, board: Scoreboard) -> list[dict[str, Any]]:
+    """Adds all rows of a file of answers to a scoreboard; scores beside them that differ are written anew."""
+    rows = read_rows(file)
+    scored = []
+    for row in rows:
+        sample = Sample(row["predict"], row["label"], row["prompt"], tuple(row.get("references", ())[1:]))
+        scored.append(row | {"scores": board.add(sample)})
+    if scored != rows:
+        write_atomic(file, b"".join(map(row_line, scored)))
+    return scored
+
+
 def scores(file: Path, board: Scoreboard, runtime: float, n_new: int, batch_size: int) -> dict[str, float]:
     """What is reported of a file of answers: the metrics of all rows, and how fast the new ones came.
 
@@ -152,10 +164,7 @@ def scores(file: Path, board: Scoreboard, runtime: float, n_new: int, batch_size
         n_new: rows that were answered now.
         batch_size: rows of a step.
     """
-    rows = read_rows(file)
-    scored = [row | {"scores": board.add(Sample(row["predict"], row["label"], row["prompt"]))} for row in rows]
-    if scored != rows:
-        write_atomic(file, b"".join(map(row_line, scored)))
+    score_again(file, board)
     metrics = {f"predict_{name}": round(value, 4) for name, value in board.result().items()}
     metrics["predict_runtime"] = round(runtime, 4)
     metrics["predict_samples_per_second"] = round(n_new / runtime, 3)
