@@ -194,8 +194,10 @@ def test_other_work_waits_in_the_same_queue(workspace: Path, monkeypatch: pytest
         enqueue(Path(), [model, "input_file_path=long.txt", "output_dir=made"], command="data make"),
     ]
     assert [str(folder) for folder in folders] == ["saves/asked", "models/merged-export", "made"]
-    assert [run.command for run in waiting(Path())] == ["train", "eval", "export", "data make"]
-    assert work(Path()) == 4
+    predict = ["do_train=false", "do_predict=true", "predict_with_generate=true", "output_dir=saves/predicted"]
+    enqueue(Path(), ["base.yaml", *predict])
+    assert [run.command for run in waiting(Path())] == ["train", "eval", "export", "data make", "predict"]
+    assert work(Path()) == 5
     found = [read_state(folder) for folder in folders]
     assert [(run.state, run.command, run.step, run.total_steps) for run in found if run] == [
         ("finished", command, 3, 3) for command in ("eval", "export", "data make")

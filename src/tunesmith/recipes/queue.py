@@ -64,6 +64,8 @@ def enqueue_config(root: Path, config: RunConfig, *, start: bool = True) -> Path
         TrainingError: a run is queued or at work in its folder.
     """
     command, job = job_of(config.command)
+    if config.do_predict and not config.do_train and not config.do_eval:
+        command = "predict"
     folder = job.folder(config)
     state = read_state(folder)
     if state is not None and state.is_active:

@@ -55,7 +55,10 @@ class JobView:
         if folder is None:
             gone = gr.update(interactive=False)
             return [gr.update(choices=[], value=None), job_page(root / "-", language), gone, gone, gr.skip(), ""]
-        return [gr.update(choices=names, value=folder), *self._standing(folder, language)]
+        return [
+            gr.update(choices=list(dict.fromkeys([*names, folder])), value=folder),
+            *self._standing(folder, language),
+        ]
 
     def _standing(self, folder: str, language: str) -> list[Any]:
         path = self.studio.workspace.inside(folder)

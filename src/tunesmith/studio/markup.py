@@ -50,13 +50,14 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, numbers_f
     """
     first = len(head) if numbers_from is None else numbers_from
     kinds = ["number" if place >= first else "" for place in range(len(head))]
-    heads = (tag("th", cell, kind=kind, scope="col") for cell, kind in zip(head, kinds, strict=True))
+    heads = joined(tag("th", cell, kind=kind, scope="col") for cell, kind in zip(head, kinds, strict=True))
     lines = (
         tag("tr", *(tag("td", cell, kind=kind, **{"data-head": str(name)})
                     for cell, name, kind in zip(row, head, kinds, strict=True)))
         for row in rows
     )  # fmt: skip
-    return tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *lines), kind="ts-table")
+    above = tag("thead", tag("tr", heads)) if any(map(str, head)) else ""
+    return tag("table", above, tag("tbody", *lines), kind="ts-table")
 
 
 def bars(lines: Sequence[tuple[str, int]]) -> Html:

@@ -34,7 +34,7 @@ _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif"]
 _MONO = ["ui-monospace", "Consolas", "Noto Sans Mono", "monospace"]
 _CSS = """
 .chat-bar { align-items: center; }
-#chat-note { color: var(--body-text-color-subdued); font-size: var(--text-sm); min-height: 1.5em; }
+.chat-note { color: var(--body-text-color-subdued); font-size: var(--text-sm); min-height: 1.5em; }
 footer { display: none !important; }
 """
 _logger = get_logger(__name__)
@@ -63,7 +63,7 @@ def chat_page(seat: ModelSeat, config: RunConfig) -> gr.Blocks:
     from tunesmith.studio.chat import chat
 
     with gradio.Blocks(title="Tunesmith", fill_width=True, analytics_enabled=False) as page:
-        chat(page, seat, lambda: config)
+        chat(page, seat, lambda: (config, None))
     return page
 
 
