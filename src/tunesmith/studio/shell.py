@@ -32,12 +32,14 @@ class Studio:
         workspace: which folder it may touch.
         language: a Radio with `en` or `zh`; an input of handlers that say something.
         parts: worded components and their texts; filled by `worded`.
+        train_form: the form of the tab Train, for tabs that fill it; that tab sets it.
     """
 
     page: gr.Blocks
     workspace: Workspace
     language: gr.Radio
     parts: list[tuple[Any, dict[str, str]]] = field(default_factory=list)
+    train_form: Any = None
 
     def worded(self, part: _Made, **keys: str) -> _Made:
         """Gives a component its texts, now and whenever the language is switched.
