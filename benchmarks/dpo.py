@@ -101,7 +101,7 @@ def plain(rows: list[dict[str, Any]], config: Any, tokenizer: Any, timer: Timer)
     import torch
     from peft import LoraConfig, get_peft_model
     from torch.nn import functional as F  # noqa: N812
-    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments, set_seed
 
     from tunesmith.models.hub import resolve_model
 
@@ -109,6 +109,7 @@ def plain(rows: list[dict[str, Any]], config: Any, tokenizer: Any, timer: Timer)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
     names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    set_seed(config.seed)  # the same new adapter on both sides
     model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=names))
     start_alike(model)
 
