@@ -46,7 +46,8 @@ def answered(seat: ModelSeat) -> list[str]:
 
 
 def test_two_adapters_answer_over_one_base_as_each_does_alone(tiny_workspace: Workspace, seat: ModelSeat) -> None:
-    one, two = config(tiny_workspace, "saves/one"), config(tiny_workspace, "saves/two/checkpoint-2")
+    one = config(tiny_workspace, "saves/one", seed=1, temperature=0.5)
+    two = config(tiny_workspace, "saves/two/checkpoint-2", seed=2)
     seat.load(one, two)
     assert seat.shares_base
     assert seat.names == ("models/tiny + saves/one", "models/tiny + saves/two/checkpoint-2")

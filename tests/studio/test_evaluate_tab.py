@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.studio.conftest import Tab
 
+from tunesmith.config.load import load_config
 from tunesmith.core.errors import ConfigError, TunesmithError
 from tunesmith.core.runs import LOG_FILE, Run, write_json
 from tunesmith.studio.choices import model_keys
+from tunesmith.studio.command_shown import command_line, command_page, set_keys
 from tunesmith.studio.evaluating import compare_page, evaluation_config, new_folder
 from tunesmith.studio.job_shown import clock, job_page
 from tunesmith.studio.results_shown import PAGE, numbers_page, read_results, samples_page
@@ -56,6 +59,17 @@ def test_a_prediction_of_a_run(tiny_workspace: Workspace) -> None:
     assert config.task is None
     with pytest.raises(TunesmithError, match="choose the data set"):
         evaluation_config(tiny_workspace, "data", model, {**FIELDS, "eval_dataset": []})
+
+
+def test_the_command_does_the_same(tiny_workspace: Workspace) -> None:
+    model = model_keys(tiny_workspace, None, "saves/one", None)
+    config = evaluation_config(tiny_workspace, "data", model, {**FIELDS, "output_dir": "saves/it's; rm -rf $HOME"})
+    words = shlex.split(command_line(config).replace("\\\n", " "))
+    assert words[:2] == ["tunesmith", "train"]
+    assert set_keys(load_config(words[2:], "train")) == set_keys(config)
+    shown = command_page(config, "zh")
+    assert "命令行" in shown
+    assert "do_predict: true" in shown
 
 
 def test_a_benchmark(tiny_workspace: Workspace) -> None:

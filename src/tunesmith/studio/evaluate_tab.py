@@ -11,9 +11,10 @@ from tunesmith.config.metrics import METRICS
 from tunesmith.config.schema import RunConfig
 from tunesmith.config.tasks import BENCHMARKS
 from tunesmith.studio.choices import jobs, model_keys
+from tunesmith.studio.command_shown import command_page
 from tunesmith.studio.data_tab import dataset_choice
 from tunesmith.studio.evaluating import DATA_KEYS, TASK_KEYS, compare_page, evaluation_config, new_folder
-from tunesmith.studio.job_view import JobView, job_view
+from tunesmith.studio.job_view import JobView, job_view, starters
 from tunesmith.studio.key_fields import key_field, key_fields
 from tunesmith.studio.model_choice import ModelChoice, lay_style, model_choice
 from tunesmith.studio.results_shown import numbers_page, read_results, samples_page
@@ -32,7 +33,7 @@ class _Form:
     model: ModelChoice
     what: gr.Radio
     fields: dict[str, Any]
-    start: gr.Button
+    start: tuple[gr.Button, gr.Button, gr.HTML]
 
 
 def evaluate_tab(studio: Studio) -> None:
@@ -69,7 +70,7 @@ def _form(studio: Studio) -> _Form:
             fields["task"] = key_field(studio, "task", "evaluate", tasks[0], choices=tasks, allow_custom_value=True)
             fields["save_dir"] = key_field(studio, "save_dir", "evaluate", new_folder("eval"))
         fields |= key_fields(studio, tuple(name for name in TASK_KEYS if name not in fields), "evaluate")
-    start = studio.worded(gr.Button(variant="primary", elem_id="evaluate-start"), value="data.start")
+    start = starters(studio, "evaluate", "data.start")
 
     def toggled(chosen: str) -> list[Any]:
         return [gr.update(visible=chosen == name) for name in _WHAT]
@@ -97,7 +98,9 @@ def _connect(studio: Studio, form: _Form, view: JobView) -> None:
     def begin(language: str, *values: Any) -> list[Any]:
         return [*view.start(config_of(*values), language), *fresh()]
 
-    form.start.click(told(begin), inputs, [*view.parts, *folders], **PRIVATE)
+    start, preview, shown = form.start
+    start.click(told(begin), inputs, [*view.parts, *folders], **PRIVATE)
+    preview.click(told(lambda language, *values: command_page(config_of(*values), language)), inputs, shown, **PRIVATE)
     studio.page.load(fresh, None, folders, **PRIVATE)
 
 

@@ -8,6 +8,8 @@ from importlib import resources
 
 _STYLE = "tabs.css"
 _CLIPPED = 1200
+_TABLE_COLUMNS = 2
+"""Tables of more become cards on a narrow screen."""
 
 
 class Html(str):
@@ -41,7 +43,7 @@ def tag(name: str, *inside: object, kind: str = "", **attributes: str) -> Html:
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, numbers_from: int | None = None) -> Html:
-    """A table; on a narrow screen every row becomes a card with the heads beside its cells.
+    """A table; with more than two columns every row becomes a card on a narrow screen, with the heads beside its cells.
 
     Args:
         head: of the columns.
@@ -57,7 +59,9 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, numbers_f
         for row in rows
     )  # fmt: skip
     above = tag("thead", tag("tr", heads)) if any(map(str, head)) else ""
-    return tag("table", above, tag("tbody", *lines), kind="ts-table")
+    return tag(
+        "table", above, tag("tbody", *lines), kind="ts-table ts-cards" if len(head) > _TABLE_COLUMNS else "ts-table"
+    )
 
 
 def bars(lines: Sequence[tuple[str, int]]) -> Html:

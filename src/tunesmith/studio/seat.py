@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunesmith.config.schema.evaluation import Generating
+from tunesmith.config.schema.key import keys_of
 from tunesmith.core.errors import BusyError, ModelError
 from tunesmith.core.log import get_logger
 from tunesmith.core.types import Conversation, Message, ToolCall
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 SLOTS = 8
 """Answers under way together."""
+_DRAWING = tuple(keys_of(Generating))
+"""Keys of how answers are drawn, which two models over one base need not share."""
 _logger = get_logger(__name__)
 
 
@@ -279,12 +283,16 @@ class ModelSeat:
 
 def find_separable(config: RunConfig, beside: RunConfig) -> dict[str, Path] | None:
     """Folders of the adapters of two models that are one base with at most one adapter each; None for others."""
-    alone = [one.replace(adapter_name_or_path=[]).to_dict() for one in (config, beside)]
+    alone = [_without(one, "adapter_name_or_path", "seed", *_DRAWING) for one in (config, beside)]
     is_ours = config.infer_backend == "huggingface"
     if not is_ours or alone[0] != alone[1] or any(len(one.adapter_name_or_path) > 1 for one in (config, beside)):
         return None
     found = [find_configured(one) for one in (config, beside)]
     return found[0] | found[1] if all(map(can_stay_apart, found)) else None
+
+
+def _without(config: RunConfig, *names: str) -> dict[str, object]:
+    return {name: value for name, value in config.to_dict().items() if name not in names}
 
 
 def _voice_of(config: RunConfig, opened: OpenModel) -> _Voice:
