@@ -108,6 +108,11 @@ def test_a_forked_child_that_outlives_the_run_does_not_keep_it_alive(tmp_path: P
             "nothing was written",
         ),
         ([("start", {"pid": 7}), ("finished", {}), ("exited", {"pid": 7, "code": 0})], "finished", ""),
+        (  # stopped and queued again before the queue saw the end of the first process
+            [("start", {"pid": 7}), ("stopped", {"step": 3}), ("queued", {}), ("exited", {"pid": 7, "code": 143})],
+            "queued",
+            "",
+        ),
         ([("start", {"pid": 7}), ("finished", {}), ("start", {"pid": 8})], "failed", "without a word"),
     ],
 )

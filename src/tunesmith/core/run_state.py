@@ -81,6 +81,7 @@ class RunState:
         return (self.updated - self.started) / done * (self.total_steps - self.step) - (now - self.updated)
 
     _first_step: int = 0
+    _launched: int = 0
 
     def _take(self, event: dict[str, Any]) -> None:
         """Moves on by one event."""
@@ -91,8 +92,12 @@ class RunState:
 
     def _on_queued(self, event: dict[str, Any]) -> None:
         self.state, self.reason, self.ended = "queued", "", 0.0
+        self._launched = 0
         self.queued_as = str(event.get("config", ""))
         self.command, self.doing = str(event.get("command", "train")), ""
+
+    def _on_launched(self, event: dict[str, Any]) -> None:
+        self._launched = int(event.get("pid", 0))
 
     def _on_start(self, event: dict[str, Any]) -> None:
         self.state, self.reason, self.ended, self.doing = "starting", "", 0.0, ""
@@ -142,7 +147,8 @@ class RunState:
 
     def _on_exited(self, event: dict[str, Any]) -> None:
         """The queue saw the process end; what the process said itself is better."""
-        is_other = self.state != "queued" and event.get("pid", self.pid) != self.pid
+        expected = self._launched if self.state == "queued" else self.pid
+        is_other = event.get("pid", expected) != expected  # of an earlier process, while the run waits or works again
         if self.is_active and not is_other:
             self._on_gone(event.get("code"), str(event.get("reason", "")))
 
