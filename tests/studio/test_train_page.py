@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -15,6 +14,7 @@ from tests.conftest import make_tiny_llama, make_tiny_tokenizer
 from tests.studio.server import Server, studio
 
 from tunesmith.core.run_state import find_runs, read_state
+from tunesmith.core.runs import Run
 from tunesmith.recipes.runs import stop
 
 pytestmark = pytest.mark.slow
@@ -154,8 +154,7 @@ def test_a_newcomers_path(opened: Callable[..., Window], root: Path) -> None:
     window.until(lambda: window.step > stopped.step)
     window.page.click("#train-stop")
     window.until(lambda: window.state == "stopped")
-    steps = [json.loads(line).get("step", 0) for line in (root / "saves/first/events.jsonl").open()]
-    assert max(steps) > stopped.step
+    assert max(int(event.get("step", 0)) for event in Run(root / "saves/first").events()) > stopped.step
     assert window.errors == second.errors == []
 
 
