@@ -77,7 +77,7 @@ def test_students_t_against_scipy(freedom: int) -> None:
     assert t_quantile(ALPHA, freedom) == pytest.approx(stats.t.isf(ALPHA, freedom), rel=1e-6)
 
 
-@pytest.mark.parametrize("shape", ["normal", "outliers", "skewed"])
+@pytest.mark.parametrize("shape", ["normal", "outliers", "skewed", "skewed to gains"])
 @pytest.mark.parametrize("count", [34, 242])
 def test_false_alarms_at_the_margin_are_as_seldom_as_promised(shape: str, count: int) -> None:
     """A true mean of exactly MARGIN, the worst harmless case: p falls below ALPHA in about ALPHA of the draws."""
@@ -86,9 +86,10 @@ def test_false_alarms_at_the_margin_are_as_seldom_as_promised(shape: str, count:
         "normal": lambda: rng.normal(0, 0.3, count),
         "outliers": lambda: np.clip(rng.standard_t(3, count) * 0.2, -3, 3),
         "skewed": lambda: rng.exponential(0.3, count) - 0.3,
+        "skewed to gains": lambda: 0.3 - rng.exponential(0.3, count),
     }[shape]
-    alarms = sum(margin_test(list(MARGIN + noise())).p_value < ALPHA for _ in range(3000))
-    assert alarms / 3000 < 0.016, "ALPHA and three standard errors"
+    alarms = sum(margin_test((MARGIN + noise()).tolist()).p_value < ALPHA for _ in range(2000))
+    assert alarms / 2000 < 0.022, "ALPHA, what the correction leaves of skewness, and three standard errors"
 
 
 def test_verdicts_by_hand() -> None:
@@ -121,7 +122,9 @@ def test_one_item_cannot_decide() -> None:
     assert judge(before, after).words != FORGOTTEN
 
 
-# -- a tiny model that learned the probe's texts, tuned further
+# -- a tiny model that learned a third of the probe, tuned further
+
+THIRD = ITEMS[::3]
 
 
 def batches(texts: list[str], tokenizer: Any, generator: torch.Generator) -> Iterator[torch.Tensor]:
@@ -148,7 +151,7 @@ def train(model: Any, texts: list[str], tokenizer: Any, steps: int, rate: float,
 @pytest.fixture(scope="module")
 def learned(tiny_tokenizer: Any) -> tuple[Any, dict[str, ProbeScore]]:
     """A model that knows the probe well enough to lose something, and what it makes of the probe."""
-    texts = [f"{item.prompt} {item.answers[0]}" if item.prompt else item.answers[0] for item in ITEMS]
+    texts = [f"{item.prompt} {item.answers[0]}" if item.prompt else item.answers[0] for item in THIRD]
     model = train(make_tiny_llama(hidden_size=64, intermediate_size=128), texts, tiny_tokenizer, 250, 4e-3, 0)
     found = probe(model, tiny_tokenizer)
     right = [score.is_right for score in found.values() if score.is_right is not None]
@@ -157,8 +160,8 @@ def learned(tiny_tokenizer: Any) -> tuple[Any, dict[str, ProbeScore]]:
 
 
 def probe(model: Any, tokenizer: Any) -> dict[str, ProbeScore]:
-    found = {score.id: score for score in ask_probe(HuggingFaceEngine(model, batch_size=32), tokenizer, ITEMS)}
-    return {item.id: found[item.id] for item in ITEMS}
+    found = {score.id: score for score in ask_probe(HuggingFaceEngine(model, batch_size=32), tokenizer, THIRD)}
+    return {item.id: found[item.id] for item in THIRD}
 
 
 NEUTRAL = [f"The {a} stands beside the {b}." for a in ("cat", "lamp", "boat", "tree") for b in ("door", "lake", "wall")]

@@ -14,7 +14,7 @@ from tunesmith.cli.main import main
 from tunesmith.evaluation.probe_items import load_probe
 from tunesmith.recipes import forgetting
 
-N_ITEMS = 24
+N_ITEMS = 48
 
 
 @pytest.fixture(autouse=True)

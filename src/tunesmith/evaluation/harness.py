@@ -92,10 +92,11 @@ def _manager(settings: HarnessSettings) -> Any:
 def _load(manager: Any, settings: HarnessSettings) -> None:
     """Loads tasks once before the model is asked: data sets that cannot be had are told as such."""
     try:
-        manager.load(list(settings.names))
+        loaded = manager.load(list(settings.names))
     except Exception as error:  # whatever a task's own code and the hub raise
         names = ", ".join(settings.names)
         raise TunesmithError(f"task: lm_eval:{names} cannot be loaded: {type(error).__name__}: {error}") from error
+    manager.load = lambda _: loaded  # simple_evaluate would read all data again
 
 
 def _model(answers: HarnessAnswers) -> Any:

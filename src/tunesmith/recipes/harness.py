@@ -75,13 +75,13 @@ def _write(folder: Path, found: Mapping[str, Any], metrics: Mapping[str, Any], r
     write_atomic(folder / "results.log", "\n".join(table_lines(metrics)) + "\n")
     plain = [json.loads(json.dumps(row, default=str, ensure_ascii=False)) for row in rows]
     write_atomic(folder / "samples.jsonl", b"".join(map(row_line, plain)))
-    flat = [{name: _cell(value) for name, value in row.items()} for row in plain]
+    flat = [{name: _cell(name, value) for name, value in row.items()} for row in plain]
     write_parquet(folder / "samples.parquet", flat)
 
 
-def _cell(value: Any) -> Any:
-    """Lists and mappings as JSON: tasks differ in what they hold."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+def _cell(name: str, value: Any) -> Any:
+    """What tasks fill differently as text: JSON, unless it is text already."""
+    return value if name == "index" or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def table_lines(metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
