@@ -25,11 +25,21 @@ _QuotingDumper.add_representer(
 
 def to_yaml(config: RunConfig) -> str:
     """What was set first, then the defaults that the command used; secrets by name only."""
-    told = [name for name in KEYS if name in config.explicit or getattr(config, name) != KEYS[name].default]
+    told = _told(config)
     silent = [name for name in KEYS if name not in told and _acts(config, name)]
     lines = [f"# tunesmith {__version__} {config.command}: the resolved configuration; it runs again as it is", ""]
     lines += ["### set", *_lines(config, told), "", "### defaults", *_lines(config, silent)]
     return "\n".join(lines) + "\n"
+
+
+def set_to_yaml(config: RunConfig) -> str:
+    """What was set alone, for who loads it as if the user had said it: some keys act otherwise when they are set."""
+    head = f"# tunesmith {__version__} {config.command}: what was set"
+    return "\n".join([head, "", *_lines(config, _told(config))]) + "\n"
+
+
+def _told(config: RunConfig) -> list[str]:
+    return [name for name in KEYS if name in config.explicit or getattr(config, name) != KEYS[name].default]
 
 
 def _acts(config: RunConfig, name: str) -> bool:

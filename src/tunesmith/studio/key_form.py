@@ -13,7 +13,8 @@ import yaml
 from tunesmith.config.explain import range_words, shown
 from tunesmith.config.schema import GROUPS, KEYS, Key
 from tunesmith.studio.form import LINES, Said
-from tunesmith.studio.shell import PRIVATE, Studio
+from tunesmith.studio.shell import PRIVATE, Studio, server_function
+from tunesmith.studio.suggest import suggestions
 from tunesmith.studio.web import text_of
 from tunesmith.studio.words import LANGUAGES, say, table
 
@@ -33,6 +34,10 @@ def key_form(studio: Studio, name: str, sections: Sequence[Section], said: Mappi
         sections: what stands open.
         said: what it begins with.
     """
+
+    def suggest(asked: dict[str, Any]) -> dict[str, list[str]]:
+        return suggestions(studio.workspace, str(asked.get("dataset_dir", "data"))[:1000])
+
     form = gr.HTML(
         dict(said),
         html_template='<div class="key-form"></div>',
@@ -40,9 +45,10 @@ def key_form(studio: Studio, name: str, sections: Sequence[Section], said: Mappi
         js_on_load=text_of("form.js"),
         apply_default_css=False,
         elem_id=f"{name}-form",
+        name=name,
         storage=f"{name}:{studio.workspace.root}",
         language="en",
-        suggestions={},
+        server_functions=[server_function(suggest)],
         sections=[{"title": title, "keys": list(keys)} for title, keys in sections],
     )
     studio.language.change(lambda language: gr.update(language=language), studio.language, form, **PRIVATE)

@@ -7,8 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from tunesmith.core.errors import TunesmithError
-from tunesmith.studio.shell import PRIVATE, Studio
+from tunesmith.studio.shell import PRIVATE, Studio, server_function
 from tunesmith.studio.views import comparison, run_rows, run_view
 from tunesmith.studio.web import text_of
 
@@ -66,21 +65,8 @@ def _asking(
         js_on_load=text_of(script),
         apply_default_css=False,
         elem_id=elem_id,
-        server_functions=[_safe(function)] if function else None,
+        server_functions=[server_function(function)] if function else None,
         language="en",
     )
     studio.language.change(lambda language: gr.update(language=language), studio.language, part, **PRIVATE)
     return part
-
-
-def _safe(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What a page asks for that it must not have is nothing, and says nothing."""
-
-    def safe(asked: Any = None) -> Any:
-        try:
-            return function(asked)
-        except (TunesmithError, AttributeError, TypeError, ValueError):
-            return None
-
-    safe.__name__ = function.__name__
-    return safe

@@ -137,3 +137,16 @@ def shown_error(error: Exception, language: str = "en") -> gr.Error:
         text = say("shell.fault", language)
     body = html.escape(text).replace("\n", "<br>")
     return gr.Error(body, duration=None, title=say("shell.refused", language), print_exception=False)
+
+
+def server_function(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Makes a function that a script on the page may call: what it must not have is empty, and says nothing."""
+
+    def asked_for(asked: Any = None) -> Any:
+        try:
+            return function(asked)
+        except (TunesmithError, AttributeError, TypeError, ValueError, OSError):
+            return {}
+
+    asked_for.__name__ = function.__name__
+    return asked_for

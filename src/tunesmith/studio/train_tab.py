@@ -14,7 +14,6 @@ from tunesmith.studio.form import config_of, read_yaml, to_yaml
 from tunesmith.studio.key_form import clean, key_form
 from tunesmith.studio.live import live_view
 from tunesmith.studio.shell import PRIVATE, Studio, run_folders, told
-from tunesmith.studio.suggest import suggestions
 from tunesmith.studio.words import say
 
 SECTIONS = tuple(
@@ -23,7 +22,7 @@ SECTIONS = tuple(
         "model": "model_name_or_path adapter_name_or_path template finetuning_type quantization_bit "
         "quantization_method rope_scaling flash_attn",
         "data": "stage dataset_dir dataset cutoff_len max_samples val_size packing",
-        "training": "learning_rate num_train_epochs per_device_train_batch_size gradient_accumulation_steps "
+        "training": "learning_rate num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps "
         "lr_scheduler_type warmup_steps max_grad_norm optim bf16 fp16 seed logging_steps save_steps eval_strategy "
         "eval_steps report_to",
         "method": "lora_rank lora_alpha lora_dropout lora_target",
@@ -105,14 +104,6 @@ class _Builder:
         self.run.input(lambda name: name or "", self.run, self.live, **PRIVATE)
         self.run.focus(self._runs, None, self.run, **PRIVATE)
         self.studio.page.load(self._newest, None, [self.run, self.live], **PRIVATE)
-        self.studio.page.load(self._suggest, [form], form, **PRIVATE)
-        form.input(self._suggest_changed, [form, self.folder_state()], [form, self.folder_state()], **PRIVATE)
-
-    def folder_state(self) -> gr.State:
-        """The data folder that suggestions were made for."""
-        if not hasattr(self, "_folder"):
-            self._folder = gr.State(None)
-        return self._folder
 
     @staticmethod
     def _on(button: gr.Button, handler: Any, inputs: list[Any], outputs: list[Any]) -> None:
@@ -173,10 +164,3 @@ class _Builder:
         name = self.workspace.shown(at_work[0].folder) if at_work else None
         choices = [self.workspace.shown(run.folder) for run in runs]
         return gr.update(choices=choices, value=name), name or ""
-
-    def _suggest(self, value: Any) -> Any:
-        return gr.update(suggestions=suggestions(self.workspace, clean(value).get("dataset_dir", "data")))
-
-    def _suggest_changed(self, value: Any, known: str | None) -> Any:
-        folder = clean(value).get("dataset_dir", "data")
-        return (gr.skip(), gr.skip()) if folder == known else (self._suggest(value), folder)

@@ -18,6 +18,10 @@ window.tunesmithCharts = (node) => {
     if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(2).replace("e+", "e");
     return String(Number(value.toPrecision(4)));
   };
+  const mark = (value) => {
+    const size = Math.abs(value), exact = Number(value.toPrecision(5));
+    return size !== 0 && (size < 1e-3 || size >= 1e6) ? exact.toExponential().replace("e+", "e") : String(exact);
+  };
   const ticks = (low, high, count) => {
     const span = high - low || 1;
     const rough = span / count;
@@ -107,11 +111,11 @@ window.tunesmithCharts = (node) => {
     const y = (value) => size.height - size.bottom - ((value - y0) / (y1 - y0)) * (size.height - size.top - size.bottom);
     made.scale = { x0, x1, x };
     const picture = svg("svg", { viewBox: `0 0 ${size.width} ${size.height}`, role: "img", "aria-label": describe(made, lines) });
-    for (const at of ticks(y0, y1, 4)) {
+    for (const at of ticks(y0, y1, 3)) {
       picture.append(svg("line", { class: "grid-line", x1: size.left, x2: size.width - size.right, y1: y(at), y2: y(at) }));
-      picture.append(svg("text", { x: size.left - 6, y: y(at) + 4, "text-anchor": "end" }, text(at)));
+      picture.append(svg("text", { x: size.left - 6, y: y(at) + 4, "text-anchor": "end" }, mark(at)));
     }
-    for (const at of ticks(x0, x1, 5)) picture.append(svg("text", { x: x(at), y: size.height - 6, "text-anchor": "middle" }, text(at)));
+    for (const at of ticks(x0, x1, 5)) picture.append(svg("text", { x: x(at), y: size.height - 6, "text-anchor": "middle" }, mark(at)));
     for (const { color, points, smoothed } of lines) {
       const path = (list) => list.map((one, place) => `${place ? "L" : "M"}${x(one[0]).toFixed(1)},${y(one[1]).toFixed(1)}`).join("");
       if (made.weight > 0 && points.length > 1) picture.append(svg("path", { class: "raw", d: path(points), stroke: color }));

@@ -30,6 +30,7 @@ const set = (name, text) => {
   if (text === "") delete said[name];
   else said[name] = text;
   mark(name);
+  if (name === "dataset_dir") offer();
   fields.get(name)?.node.classList.toggle("is-unset", text === "");
   publish();
 };
@@ -48,7 +49,12 @@ const options = (known) => {
 
 const unset = (known) => (known.shown === "null" || known.shown === "none" ? word("not_set") : `${word("default")}: ${known.shown}`);
 
-const suggested = (name) => (props.suggestions || {})[name] || [];
+let suggestions = {};
+const suggested = (name) => suggestions[name] || [];
+const offer = async () => {
+  try { suggestions = (await server.suggest({ dataset_dir: said.dataset_dir || "data" })) || {}; } catch { return; }
+  for (const field of fields.values()) field.refresh();
+};
 
 const control = (name, known, id) => {
   const facts = { id, name, "aria-describedby": `${id}-help`, disabled: known.secret, autocomplete: "off", spellcheck: "false" };
@@ -103,7 +109,7 @@ const adder = (name, known, input, id) => {
 
 const row = (name) => {
   const known = keys[name];
-  const id = `${props.storage}-${name}`;
+  const id = `${props.name}-${name}`;
   const node = control(name, known, id);
   const reset = make("button", { type: "button", class: "reset", title: word("reset"), "aria-label": `${word("reset")} ${name}`, onclick: () => { set(name, ""); fill(name, known, node); node.focus(); } }, "×");
   const title = make("label", { for: id });
@@ -194,10 +200,11 @@ watch("value", () => {
   try { localStorage.setItem(store, JSON.stringify(said)); } catch { /* as above */ }
 });
 watch("language", texts);
-watch("suggestions", () => { for (const field of fields.values()) field.refresh(); });
 let kept = null;
 try { kept = JSON.parse(localStorage.getItem(store)); } catch { /* nothing was kept */ }
 take(kept || props.value);
 texts();
-if (kept) publish();
+// Once more when the page stands: what is published while it is being put together may be overtaken.
+if (kept) for (const wait of [0, 400, 1500]) setTimeout(publish, wait);
+offer();
 root.dataset.ready = "yes";

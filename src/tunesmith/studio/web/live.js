@@ -68,8 +68,9 @@ const ask = async () => {
     const known = asked.folder === folder ? asked.version : null;
     const view = await server.view({ folder, known });
     if (folder !== props.value) return;
+    if (!view) throw new Error("no answer");
     root.classList.remove("is-away");
-    if (!view || view.same) return;
+    if (view.same || !view.state) return;
     asked.folder = folder;
     asked.version = view.version;
     show(view);

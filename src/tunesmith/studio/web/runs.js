@@ -55,7 +55,7 @@ const draw = () => {
 const ask = async () => {
   if (busy || !element.isConnected) return;
   busy = true;
-  try { rows = (await server.rows({})) || rows; draw(); } catch { /* asked again soon */ } finally { busy = false; }
+  try { const found = await server.rows({}); if (Array.isArray(found)) rows = found; draw(); } catch { /* asked again soon */ } finally { busy = false; }
 };
 watch("value", draw);
 watch("language", draw);
