@@ -93,7 +93,7 @@ class Window:
     def text(self, place: str) -> str:
         return str(self.page.inner_text(place))
 
-    def until(self, is_so: Callable[[], bool], seconds: float = 120.0) -> float:
+    def until(self, is_so: Callable[[], bool], seconds: float = 400.0) -> float:
         """Waits for the page; gives how long it took."""
         began = time.monotonic()
         while not is_so():

@@ -109,7 +109,7 @@ const adder = (name, known, input, id) => {
 
 const row = (name) => {
   const known = keys[name];
-  const id = `${props.name}-${name}`;
+  const id = `${props.name}-key-${name}`;
   const node = control(name, known, id);
   const reset = make("button", { type: "button", class: "reset", title: word("reset"), "aria-label": `${word("reset")} ${name}`, onclick: () => { set(name, ""); fill(name, known, node); node.focus(); } }, "×");
   const title = make("label", { for: id });
