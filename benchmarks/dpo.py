@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,17 @@ def configuration(folder: str, dataset: str, cutoff_len: int) -> Any:
     )
 
 
+def start_alike(model: Any) -> None:
+    """Gives both sides the same random matrices, so that their losses can be compared step by step."""
+    import torch
+
+    for name, weight in model.named_parameters():
+        if ".lora_A." in name:
+            generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+            bound = weight.shape[1] ** -0.5
+            weight.data.copy_(torch.rand(weight.shape, generator=generator) * 2 * bound - bound)
+
+
 def ours(rows: list[dict[str, Any]], config: Any, tokenizer: Any, timer: Timer) -> Any:
     from tunesmith.models.forward import HiddenForward
     from tunesmith.models.load import load_model
@@ -59,6 +71,7 @@ def ours(rows: list[dict[str, Any]], config: Any, tokenizer: Any, timer: Timer) 
     from tunesmith.training.trainer import StepTrainer
 
     model = load_model(config, tokenizer, trainable=True)
+    start_alike(model)
     forward = HiddenForward(model)
     return StepTrainer(
         objective=PreferenceObjective.build(config),
@@ -88,7 +101,7 @@ def plain(rows: list[dict[str, Any]], config: Any, tokenizer: Any, timer: Timer)
     import torch
     from peft import LoraConfig, get_peft_model
     from torch.nn import functional as F  # noqa: N812
-    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments, set_seed
 
     from tunesmith.models.hub import resolve_model
 
@@ -96,7 +109,9 @@ def plain(rows: list[dict[str, Any]], config: Any, tokenizer: Any, timer: Timer)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
     names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    set_seed(config.seed)  # the same new adapter on both sides
     model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=names))
+    start_alike(model)
 
     def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
         sides: list[list[tuple[list[int], list[int]]]] = [[], []]

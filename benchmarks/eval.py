@@ -125,33 +125,40 @@ def main() -> None:
         "whole_last_logits": lambda: plain(ordinary, rows, letters, args.batch_size, last_only=True),
     }
     runs: dict[str, list[Timed]] = {name: [] for name in ways}
+    setting = {
+        "model": MODEL,
+        "subjects": args.subjects,
+        "questions": len(rows),
+        "shots": args.shots,
+        "batch_size": args.batch_size,
+        "prompt_tokens": sum(map(len, rows)),
+        "threads": torch.get_num_threads(),
+    }
     for number in range(args.rounds):
         for name, run in ways.items():
             runs[name].append(run())
             print(f"round {number + 1}: {name} {runs[name][-1][0]:.1f} s", flush=True)
+        write(args.out, setting, runs)  # a round takes minutes: what was measured is kept
+    print(args.out.read_text(encoding="utf-8"))
+
+
+def write(out: Path, setting: dict[str, Any], runs: dict[str, list[Timed]]) -> None:
+    """What the rounds so far say."""
     seconds = {name: [round(timed[0], 3) for timed in timings] for name, timings in runs.items()}
     ratios = {
         name: [round(slow / fast, 3) for slow, fast in zip(seconds[name], seconds["shared"], strict=True)]
         for name in ("whole", "whole_last_logits")
     }
+    speeds = {name: round(setting["questions"] / statistics.median(v), 2) for name, v in seconds.items()}
     result = {
-        "setting": {
-            "model": MODEL,
-            "subjects": args.subjects,
-            "questions": len(rows),
-            "shots": args.shots,
-            "batch_size": args.batch_size,
-            "prompt_tokens": sum(map(len, rows)),
-            "threads": torch.get_num_threads(),
-        },
-        "questions_per_second": {name: round(len(rows) / statistics.median(v), 2) for name, v in seconds.items()},
+        "setting": setting,
+        "questions_per_second": speeds,
         "times_faster": {name: {"median": statistics.median(v), "rounds": v} for name, v in ratios.items()},
         "against_whole": compare(runs["shared"][0][1], runs["whole"][0][1]),
         "seconds": seconds,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

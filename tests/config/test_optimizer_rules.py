@@ -47,6 +47,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"optim": "rmsprop_bnb", "optim_args": "alpha=0.9"}, "has no setting alpha"),
     ({"use_badam": True, "badam_switch_mode": "fixed"}, "needs badam_start_block"),
     ({"use_badam": True, "badam_switch_interval": 0}, "no number of steps"),
+    ({"galore_rank": 8}, "galore_rank does nothing without use_galore"),
+    ({"use_galore": True, "apollo_scale": 2}, "apollo_scale does nothing without use_apollo"),
+    ({"use_badam": True, "badam_mode": "ratio", "badam_start_block": 1}, "for badam_mode layer, not ratio"),
+    ({"use_badam": True, "badam_mask_mode": "scatter"}, "for badam_mode ratio, not layer"),
 ]
 
 

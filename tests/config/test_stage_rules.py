@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tunesmith.config.method_rules import idle_keys
 from tunesmith.config.rules import faults
 from tunesmith.config.schema import RunConfig
 
@@ -56,6 +57,9 @@ def said(**keys: Any) -> list[str]:
             "do_predict is for stage sft (answers) and rm (scores), not dpo",
         ),
         ({"do_predict": True, "eval_dataset": "e"}, "do_predict needs predict_with_generate"),
+        ({"ppo_epochs": 2}, "ppo_epochs is for stage ppo, not sft"),
+        ({"stage": "dpo", "grpo_clip": 0.1}, "grpo_clip is for stage grpo, not dpo"),
+        ({"stage": "rm", "reward_model_type": "full"}, "reward_model_type is for stage ppo or grpo, not rm"),
     ],
 )
 def test_what_makes_no_sense_is_refused(keys: dict[str, Any], what: str) -> None:
@@ -80,3 +84,17 @@ def test_what_makes_no_sense_is_refused(keys: dict[str, Any], what: str) -> None
 )
 def test_what_acts_is_accepted(keys: dict[str, Any]) -> None:
     assert said(**keys) == []
+
+
+def test_keys_of_another_finetuning_type_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """A command line may change the type over a whole file, so they are no error."""
+    keys = {"lora_rank": 4, "oft_target": "q_proj", "freeze_trainable_layers": 1, "additional_target": "norm"}
+    left = {
+        "lora": ["oft_target", "freeze_trainable_layers"],
+        "oft": ["lora_rank", "freeze_trainable_layers"],
+        "freeze": ["additional_target", "lora_rank", "oft_target"],
+    }
+    for finetuning_type, idle in left.items():
+        assert idle_keys(RunConfig.from_dict(BASE | keys | {"finetuning_type": finetuning_type})) == idle
+    RunConfig.from_dict(BASE | {"finetuning_type": "full", "lora_rank": 4}, rules=True)
+    assert "finetuning_type full does not use lora_rank" in caplog.text

@@ -218,9 +218,10 @@ def test_end_tokens_end_and_are_told(kind):
 
 def test_stop_texts_end(kind):
     answer = kind.answer([5, 6])
-    sampling = replace(GREEDY, stop=(spell(answer[3:5]), "never"))
-    cut = one(kind.make(), [5, 6], sampling)
-    assert (list(cut.token_ids), cut.finish_reason, cut.end_token_id) == (answer[:5], "stop", None)
+    stop = spell(answer[3:5])
+    end = next(n for n in range(2, 6) if spell(answer[:n]).endswith(stop))  # the same two may have come before
+    cut = one(kind.make(), [5, 6], replace(GREEDY, stop=(stop, "never")))
+    assert (list(cut.token_ids), cut.finish_reason, cut.end_token_id) == (answer[:end], "stop", None)
 
 
 def test_stream_equals_generate(kind):

@@ -45,6 +45,7 @@ def engine(slots: int, decode: Any) -> VllmEngine:
     llm.abort_request(list(llm.output_processor.external_req_ids))
     while llm.has_unfinished_requests():
         llm.step()
-    llm.engine_core.engine_core.scheduler.max_num_running_reqs = slots
+    # How many it lets in. What it has room for (max_num_running_reqs) is as it was started.
+    llm.engine_core.engine_core.scheduler.max_num_active_reqs = slots
     llm.vllm_config.scheduler_config.max_num_seqs = slots
     return VllmEngine(llm, decode=decode, constraints=first._constraints, base=first._base)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.conftest import make_tiny_llama
 
+from tunesmith.core.errors import ModelError
 from tunesmith.models import attention
 from tunesmith.models.attention import varlen_attention, varlen_eager_attention
 from tunesmith.models.forward import HiddenForward, MicroBatch
@@ -86,6 +87,36 @@ def test_a_llama_gives_each_row_the_logits_it_has_alone(flash_attn: str) -> None
         expected = torch.cat([plain(row[None]).logits[0] for row in rows])
     assert torch.allclose(got, expected, atol=1e-5)
     assert "forward" not in vars(ours.lm_head)
+
+
+@pytest.mark.parametrize(("flash_attn", "package"), [("fa2", "flash_attn"), ("fa3", "flash_attn_interface")])
+def test_kernels_that_are_missing_are_refused_with_the_way_round(
+    flash_attn: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "is_installed", lambda name: name != package)
+    for choose in (attention.training_implementation, attention.inference_implementation):
+        with pytest.raises(
+            ModelError, match=f"flash_attn: {flash_attn} needs the package '{package}'.*flash_attn: auto"
+        ):
+            choose(flash_attn)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("flash_attn", ["fa2", "fa3"])
+def test_kernels_of_flash_attention_give_each_row_the_logits_it_has_alone(flash_attn: str) -> None:
+    pytest.importorskip("flash_attn" if flash_attn == "fa2" else "flash_attn_interface")
+    ours: Any = make_tiny_llama(attn_implementation=attention.training_implementation(flash_attn))
+    ours = ours.cuda().bfloat16().eval()
+    rows = [torch.randint(3, 400, (length,)) for length in (7, 1, 12)]
+    places = torch.cat([torch.arange(len(row)) for row in rows])
+    targets = torch.zeros(20, dtype=torch.long)
+    parts = [part.cuda() for part in (torch.cat(rows), places, torch.arange(20), targets)]
+    batch = MicroBatch(parts[0], parts[1], (7, 1, 12), parts[2], parts[3])
+    forward = HiddenForward(ours)
+    with torch.no_grad():
+        got = forward.head(forward(ours, batch))
+        expected = torch.cat([ours(row[None].cuda()).logits[0] for row in rows])
+    assert torch.allclose(got, expected, atol=0.05)
 
 
 def test_logits_that_are_scaled_after_the_head_are_noticed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,3 +138,11 @@ def test_liger_gives_the_loss_of_plain_kernels() -> None:
             kernels.apply_liger(model, config(enable_liger_kernel=True))
         losses.append(model(input_ids=IDS.cuda(), labels=IDS.cuda()).loss)
     assert torch.allclose(losses[0], losses[1], atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_unsloth_loads_a_model_that_gives_gradients(tiny_model_dir: str) -> None:
+    pytest.importorskip("unsloth")
+    model = kernels.load_with_unsloth(config(use_unsloth=True), Path(tiny_model_dir), torch.bfloat16)
+    model(input_ids=IDS.cuda(), labels=IDS.cuda()).loss.backward()
+    assert any(weight.grad is not None for weight in model.parameters())

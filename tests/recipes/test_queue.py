@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tunesmith.config.load import load_config
 from tunesmith.core.errors import ConfigError, TrainingError, TunesmithError
 from tunesmith.core.run_state import read_state
 from tunesmith.core.runs import Run, is_locked
@@ -194,8 +195,10 @@ def test_other_work_waits_in_the_same_queue(workspace: Path, monkeypatch: pytest
         enqueue(Path(), [model, "input_file_path=long.txt", "output_dir=made"], command="data make"),
     ]
     assert [str(folder) for folder in folders] == ["saves/asked", "models/merged-export", "made"]
-    assert [run.command for run in waiting(Path())] == ["train", "eval", "export", "data make"]
-    assert work(Path()) == 4
+    predict = ["do_train=false", "do_predict=true", "predict_with_generate=true", "eval_dataset=identity"]
+    enqueue(Path(), ["base.yaml", *predict, "output_dir=saves/predicted"])
+    assert [run.command for run in waiting(Path())] == ["train", "eval", "export", "data make", "predict"]
+    assert work(Path()) == 5
     found = [read_state(folder) for folder in folders]
     assert [(run.state, run.command, run.step, run.total_steps) for run in found if run] == [
         ("finished", command, 3, 3) for command in ("eval", "export", "data make")
@@ -207,6 +210,14 @@ def test_other_work_waits_in_the_same_queue(workspace: Path, monkeypatch: pytest
         ("again", "eval"),
         ("merged-export", "export"),
     ]
+
+
+def test_what_was_not_set_stays_so(workspace: Path) -> None:
+    (workspace / "long.txt").write_text("A text.")
+    words = ["model_name_or_path=smollm2-135m", "input_file_path=long.txt", "output_dir=made"]
+    folder = enqueue(Path(), words, start=False, command="data make")
+    loaded = load_config([str(folder / QUEUED_CONFIG)], "data make")
+    assert loaded.explicit == {"model_name_or_path", "input_file_path", "output_dir"}
 
 
 def test_what_cannot_wait(workspace: Path) -> None:

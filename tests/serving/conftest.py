@@ -125,26 +125,34 @@ def make_stage_parts(
 
 
 @contextmanager
-def on_stage(template: str = "auto", **options: Any) -> Iterator[Stage]:
-    """Runs a server in a thread."""
-    service, engine, answers = make_stage_parts(template, **options)
+def served(service: Service) -> Iterator[tuple[str, uvicorn.Server]]:
+    """Runs a service in a thread on a free port; gives its address and the server."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     server = uvicorn.Server(server_config(build_app(service), service.settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     wait_until(lambda: server.started)
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    stage = Stage(url, service, engine, service.dialect.tokenizer, answers, server)
     try:
-        yield stage
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", server
     finally:
-        engine.pause = 0.0
-        stage.client.close()
         server.should_exit = True
         thread.join(20)
         listening.close()
     assert not thread.is_alive()
+
+
+@contextmanager
+def on_stage(template: str = "auto", **options: Any) -> Iterator[Stage]:
+    """Runs a server in a thread."""
+    service, engine, answers = make_stage_parts(template, **options)
+    with served(service) as (url, server):
+        stage = Stage(url, service, engine, service.dialect.tokenizer, answers, server)
+        try:
+            yield stage
+        finally:
+            engine.pause = 0.0
+            stage.client.close()
 
 
 def wait_until(is_so: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from benchmarks.clients import Ask, Swapped, all_streams, client_of, swap_under_load
 from tests.inference.conftest import make_adapter, make_llama
-from tests.serving.conftest import make_form, wait_until
+from tests.serving.conftest import make_form, served
 
 from tunesmith.inference.chat import decode
 from tunesmith.inference.engine import SamplingParams
 from tunesmith.inference.hf import HuggingFaceEngine
 from tunesmith.inference.runner import EngineRunner
-from tunesmith.serving.app import build_app, server_config
 from tunesmith.serving.dialect import Dialect
 from tunesmith.serving.names import ModelNames
 from tunesmith.serving.service import Service
@@ -50,16 +46,8 @@ def url(tmp_path: Path) -> Iterator[str]:
         settings=ServerSettings(adapter_dir=tmp_path),
         context=engine.context,
     )
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(server_config(build_app(service), service.settings))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    wait_until(lambda: server.started)
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(20)
-    listening.close()
+    with served(service) as (address, _):
+        yield address
 
 
 def questions() -> list[Ask]:

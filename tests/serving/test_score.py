@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import torch
-import uvicorn
-from tests.serving.conftest import MODEL, Stage, make_form, wait_until
+from tests.serving.conftest import MODEL, Stage, make_form, served, wait_until
 
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import ModelError
 from tunesmith.models.value_head import ValueHead, save_value_head
-from tunesmith.serving.app import build_app, server_config
 from tunesmith.serving.reward import RewardEngine, load_reward_service, reward_service
-from tunesmith.serving.service import Service
 from tunesmith.serving.settings import ServerSettings
 from tunesmith.training.reward_server import ServerReward
 from tunesmith.training.rewards import Sample
 
 TEXTS = ["who are you", "<|im_start|>user\nI am a model<|im_end|>\n", "the quick brown fox " * 6]
-
-
-@contextmanager
-def served(service: Service) -> Iterator[str]:
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(server_config(build_app(service), service.settings))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    wait_until(lambda: server.started)
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(20)
-    listening.close()
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +42,7 @@ def config_of(folder: Path | str) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def url(folder: Path) -> Iterator[str]:
-    with served(load_reward_service(config_of(folder), ServerSettings())) as address:
+    with served(load_reward_service(config_of(folder), ServerSettings())) as (address, _):
         yield address
 
 
@@ -122,7 +103,7 @@ def test_a_reward_model_as_it_was_trained(tiny_model_dir: str, tmp_path: Path, m
     train.run(RunConfig.from_dict(keys, command="train", rules=True))
     named = {**keys, "adapter_name_or_path": str(tmp_path / "out")}
     service = load_reward_service(RunConfig.from_dict(named, command="api", rules=True), ServerSettings())
-    with served(service) as url:
+    with served(service) as (url, _):
         scores = post(url, model=str(tmp_path / "out")).json()["scores"]
     assert len(set(scores)) == 3
     assert all(abs(score) < 100 for score in scores)
@@ -205,7 +186,7 @@ def test_queue_time_and_faults() -> None:
     service = reward_service(
         RewardEngine(score_of, 100), make_form(), config_of("x/y"), ServerSettings(max_queue=1, timeout=0.3)
     )
-    with served(service) as url:
+    with served(service) as (url, _):
         late = post(url, messages=["a"])
         assert late.status_code == 504
         service.settings = ServerSettings(max_queue=1, timeout=20)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import make_tiny_llama
 from tests.serving.conftest import END, SlowEngine, make_form
 
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import ModelError
+from tunesmith.core.runs import Run
 from tunesmith.inference.chat import decode
 from tunesmith.inference.opening import OpenModel
+from tunesmith.studio.page import launch, studio_page
 from tunesmith.studio.seat import ModelSeat
+from tunesmith.studio.settings import PageSettings
+from tunesmith.studio.workspace import Workspace
 
 ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -42,7 +50,7 @@ class Model:
 
     def prompt(self, place: int = -1) -> str:
         """A prompt that reached the engine, as text."""
-        return str(self.seat._loaded.dialect.tokenizer.decode(self.engine.requests[place].prompt_ids))
+        return str(self.seat._voices[0].dialect.tokenizer.decode(self.engine.requests[place].prompt_ids))
 
 
 def make_model(template: str = "qwen3", **keys: Any) -> Model:
@@ -130,3 +138,125 @@ class Shown:
         while not is_so():
             assert time.monotonic() < deadline, f"it never came to be; the window shows: {self.text}"
             self.page.wait_for_timeout(20)
+
+
+@pytest.fixture(scope="module")
+def tiny_workspace(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: str) -> Iterator[Workspace]:
+    """A workspace, and the current folder, with a tiny model and two runs that trained an adapter of it."""
+    root = tmp_path_factory.mktemp("workspace")
+    shutil.copytree(tiny_model_dir, root / "models" / "tiny")
+    for name in ("one", "two"):
+        make_run(root, name)
+    before = Path.cwd()
+    os.chdir(root)
+    yield Workspace.at(root)
+    os.chdir(before)
+
+
+def make_run(root: Path, name: str) -> None:
+    """A finished run in `saves/NAME`, whose adapter draws other tokens than that of another name."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    folder = root / "saves" / name
+    keys = {
+        "model_name_or_path": "models/tiny",
+        "template": "chatml",
+        "dataset": "identity",
+        "do_train": True,
+        "output_dir": f"saves/{name}",
+    }
+    adapted = get_peft_model(make_tiny_llama(), LoraConfig(r=2, target_modules=["down_proj"], task_type="CAUSAL_LM"))
+    torch.manual_seed(len(name) + ord(name[0]))
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter)
+    for place in (folder, folder / "checkpoint-2"):
+        adapted.save_pretrained(place)
+        described = json.loads((place / "adapter_config.json").read_text())
+        described["base_model_name_or_path"] = "models/tiny"
+        (place / "adapter_config.json").write_text(json.dumps(described))
+    (folder / "training_args.yaml").write_text(RunConfig.from_dict(keys).to_yaml())
+    with Run(folder).working("train"):
+        Run(folder).emit("log", step=2, total_steps=2, loss=1.0)
+
+
+@pytest.fixture(scope="module")
+def studio_url(tiny_workspace: Workspace) -> Iterator[str]:
+    """The studio over the workspace."""
+    settings = PageSettings(port=0)
+    page = studio_page(tiny_workspace)
+    yield launch(page, settings, settings.free_port())
+    page.close(verbose=False)
+
+
+@dataclass
+class Tab:
+    """One browser window on a tab of the studio."""
+
+    page: Any
+    errors: list[str] = field(default_factory=list)
+
+    def open(self, url: str, name: str) -> None:
+        """Opens the page, then the tab by its label."""
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(url)
+        self.press(name)
+
+    def press(self, name: str) -> None:
+        """Opens a tab; on a narrow screen some are behind the three dots."""
+        found = self.page.get_by_role("tab", name=name, exact=True)
+        self.page.wait_for_selector("#studio-tabs")
+        self.page.wait_for_timeout(300)
+        if found.count() and found.first.is_visible():
+            found.first.click()
+            return
+        self.page.locator(".overflow-menu > button").first.click()
+        self.page.locator(f".overflow-dropdown button:has-text('{name}')").first.click()
+
+    def fill(self, elem: str, value: str) -> None:
+        """Writes into a field."""
+        self.page.fill(f"#{elem} :is(input, textarea)", value)
+
+    def choose(self, elem: str, value: str) -> None:
+        """Takes an entry of a list."""
+        self.page.click(f"#{elem} input")
+        self.page.get_by_role("option", name=value, exact=True).click()
+
+    def write(self, elem: str, value: str) -> None:
+        """Writes a value of one's own into a list."""
+        self.page.fill(f"#{elem} input", value)
+        self.page.press(f"#{elem} input", "Enter")
+
+    def text(self, elem: str) -> str:
+        """What stands in an element."""
+        return str(self.page.inner_text(f"#{elem}"))
+
+    def until(self, is_so: Callable[[], bool], seconds: float = 60.0) -> None:
+        """Waits for the page; other processes may be at work for it."""
+        deadline = time.monotonic() + seconds
+        while not is_so():
+            shown = self.page.inner_text("body")
+            assert time.monotonic() < deadline, f"it never came to be; the page shows: {shown}"
+            self.page.wait_for_timeout(100)
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Tab]:
+    """A window of its own for each test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    opened = Tab(context.new_page())
+    yield opened
+    assert opened.errors == []
+    context.close()
+
+
+@pytest.fixture
+def phone(browser: Any) -> Iterator[Tab]:
+    """A window as narrow as a phone."""
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    opened = Tab(context.new_page())
+    yield opened
+    assert opened.errors == []
+    assert opened.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    context.close()

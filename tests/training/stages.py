@@ -27,10 +27,13 @@ from tunesmith.training.trainer import StepTrainer
 
 CASES: dict[str, dict[str, Any]] = {
     "pt": {"stage": "pt"},
+    "dft": {"stage": "sft", "use_dft_loss": True},
     "asft": {"stage": "sft", "use_asft_loss": True},
     "eaft": {"stage": "sft", "use_eaft_loss": True, "label_smoothing_factor": 0.1},
     "rm": {"stage": "rm"},
     "dpo": {"stage": "dpo", "pref_ftx": 0.2, "ld_alpha": 0.5},
+    "hinge": {"stage": "dpo", "pref_loss": "hinge"},
+    "ipo": {"stage": "dpo", "pref_loss": "ipo"},
     "kto_pair": {"stage": "dpo", "pref_loss": "kto_pair", "pref_bco_weight": 0.5},
     "orpo": {"stage": "dpo", "pref_loss": "orpo"},
     "simpo": {"stage": "dpo", "pref_loss": "simpo"},
@@ -125,3 +128,20 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], a
     assert left
     for name, value in left.items():
         assert torch.allclose(value, right[name], atol=atol, rtol=0), (name, (value - right[name]).abs().max())
+
+
+def padded(sequences: list[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids, attention mask and labels of (ids, labels) as one right-padded batch, (B, T) each."""
+    width = max(len(ids) for ids, _ in sequences)
+    ids = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in sequences])
+    mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids, _ in sequences])
+    labels = torch.tensor([labels + [IGNORE_INDEX] * (width - len(labels)) for _, labels in sequences])
+    return ids, mask, labels
+
+
+def plain_logps(model: Any, sequences: list[tuple[list[int], list[int]]]) -> torch.Tensor:
+    """(B,) sums of log-probabilities of the trained tokens, as textbooks write it: padded, with all logits."""
+    ids, mask, labels = padded(sequences)
+    logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+    found = logits.log_softmax(-1).gather(2, labels[:, 1:].clamp(min=0)[..., None]).squeeze(-1)
+    return (found * (labels[:, 1:] != IGNORE_INDEX)).sum(dim=1)

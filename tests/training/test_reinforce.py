@@ -125,10 +125,18 @@ def test_a_toy_reward_rises(configure: Configure, keys: dict[str, Any]) -> None:
     assert last > first + 0.1, rewards
 
 
-def test_the_cut_into_micro_batches_changes_nothing(configure: Configure) -> None:
+ONLINE = pytest.mark.parametrize(
+    "keys",
+    [{"grpo_epochs": 2}, {"stage": "ppo", "ppo_epochs": 2, "ppo_score_norm": True, "ppo_whiten_rewards": True}],
+    ids=["grpo", "ppo"],
+)
+
+
+@ONLINE
+def test_the_cut_into_micro_batches_changes_nothing(configure: Configure, keys: dict[str, Any]) -> None:
     found = []
     for name, budget in (("a", 512), ("b", 60), ("c", 1)):
-        config = configure(name, micro_batch_tokens=budget, grpo_epochs=2, optim="sgd", learning_rate=0.5)
+        config = configure(name, micro_batch_tokens=budget, optim="sgd", learning_rate=0.5, **keys)
         run(config)
         found.append(weights(config))
     for other in found[1:]:
@@ -136,8 +144,11 @@ def test_the_cut_into_micro_batches_changes_nothing(configure: Configure) -> Non
             torch.testing.assert_close(other[key], value, atol=1e-5, rtol=0)
 
 
-def test_batch_and_accumulation_are_one(configure: Configure) -> None:
-    one, other = configure("a"), configure("b", per_device_train_batch_size=1, gradient_accumulation_steps=2)
+@ONLINE
+def test_batch_and_accumulation_are_one(configure: Configure, keys: dict[str, Any]) -> None:
+    keys = keys | {"optim": "sgd", "learning_rate": 0.5}
+    one = configure("a", **keys)
+    other = configure("b", per_device_train_batch_size=1, gradient_accumulation_steps=2, **keys)
     run(one)
     run(other)
     for key, value in weights(one).items():

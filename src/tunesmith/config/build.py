@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tunesmith.config import gate, legacy, rules
+from tunesmith.config import gate, legacy, method_rules, rules
 from tunesmith.config.coerce import MismatchError, coerce
 from tunesmith.config.entries import Entry, is_null
 from tunesmith.config.fault import Fault
@@ -109,6 +109,8 @@ def from_entries(
         raise ConfigError(sorted(found, key=_line))
     if config.unused:
         _log.debug("not used by %s: %s", command, ", ".join(config.unused))
+    if checks.rules and command == "train" and config.do_train and (idle := method_rules.idle_keys(config)):
+        _log.warning("finetuning_type %s does not use %s", config.finetuning_type, ", ".join(idle))
     return config
 
 

@@ -25,11 +25,21 @@ _QuotingDumper.add_representer(
 
 def to_yaml(config: RunConfig) -> str:
     """What was set first, then the defaults that the command used; secrets by name only."""
-    told = [name for name in KEYS if name in config.explicit or getattr(config, name) != KEYS[name].default]
+    told = _told(config)
     silent = [name for name in KEYS if name not in told and _acts(config, name)]
     lines = [f"# tunesmith {__version__} {config.command}: the resolved configuration; it runs again as it is", ""]
     lines += ["### set", *_lines(config, told), "", "### defaults", *_lines(config, silent)]
     return "\n".join(lines) + "\n"
+
+
+def set_to_yaml(config: RunConfig) -> str:
+    """What was set alone, for who loads it as if the user had said it: some keys act otherwise when they are set."""
+    head = f"# tunesmith {__version__} {config.command}: what was set"
+    return "\n".join([head, "", *_lines(config, _told(config))]) + "\n"
+
+
+def _told(config: RunConfig) -> list[str]:
+    return [name for name in KEYS if name in config.explicit or getattr(config, name) != KEYS[name].default]
 
 
 def _acts(config: RunConfig, name: str) -> bool:
@@ -43,14 +53,16 @@ def _lines(config: RunConfig, names: Iterable[str]) -> Iterable[str]:
         if KEYS[name].secret:
             yield f"# {name} is set; secrets are not written"
         else:
-            yield f"{name}: {_value(getattr(config, name))}"
+            yield f"{name}: {written(_escaped(getattr(config, name)))}"
 
 
-def _value(value: Any) -> str:
-    value = _escaped(value)
+def written(value: Any) -> str:
+    """A value behind its key, in one line; a `${` in it is a reference."""
+    if isinstance(value, tuple):
+        value = list(value)
     if isinstance(value, str):
         if value in NULL_WORDS or value.lower() == "none" or not value.isprintable():
-            text = yaml.safe_dump(value, default_style='"', allow_unicode=True, width=_NO_WRAP)
+            text = quoted(value)
         else:
             text = yaml.safe_dump(value, allow_unicode=True, width=_NO_WRAP)
     else:
@@ -61,8 +73,13 @@ def _value(value: Any) -> str:
     return str(text).removesuffix("...\n").strip()
 
 
+def quoted(text: str) -> str:
+    """A text between double quotes, in one line."""
+    return str(yaml.safe_dump(text, default_style='"', allow_unicode=True, width=_NO_WRAP)).strip()
+
+
 def _escaped(value: Any) -> Any:
-    """Plain lists and texts, in which a `${` stays one."""
+    """In which a `${` stays one when it is read again."""
     if isinstance(value, str):
         return value.replace("${", "$${")
     if isinstance(value, dict):

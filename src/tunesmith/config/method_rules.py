@@ -18,6 +18,17 @@ def _compares(config: RunConfig) -> bool:
     return is_preference or config.stage in ("ppo", "grpo") or config.use_asft_loss
 
 
+def idle_keys(config: RunConfig) -> list[str]:
+    """Keys of another `finetuning_type` than the one that is used: a command line may change it over a whole file."""
+    owners: dict[str, tuple[str, ...]] = {"additional_target": ("lora", "oft")}
+    owners |= dict.fromkeys(("lora_rank", "lora_alpha", "lora_dropout", "lora_target"), ("lora",))
+    owners |= dict.fromkeys(("oft_rank", "oft_block_size", "oft_target", "module_dropout"), ("oft",))
+    if not config.use_llama_pro:
+        frozen = ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules")
+        owners |= dict.fromkeys(frozen, ("freeze",))
+    return [name for name, types in owners.items() if config.asks_for(name) and config.finetuning_type not in types]
+
+
 def pissa_is_on(config: RunConfig) -> Iterator[Fault]:
     """Details of PiSSA need PiSSA."""
     for name in ("pissa_iter", "pissa_convert"):

@@ -21,6 +21,13 @@ _PARTNERS = {"use_galore": (*_ADAMW, "adamw_8bit", "adamw_bnb_8bit", "adafactor"
 """Key -> values of `optim` that it goes with; others go with AdamW of torch."""
 _NOT_WITH_LORA = ("use_galore", "use_apollo", "use_badam")
 
+_MODE_OF_DETAIL = {
+    "badam_start_block": "layer",
+    "badam_switch_mode": "layer",
+    "badam_update_ratio": "ratio",
+    "badam_mask_mode": "ratio",
+}
+
 _ADEMAMIX = ("beta1", "beta2", "beta3", "alpha", "eps", "t_alpha", "t_beta3")
 _GALORE = ("rank", "update_proj_gap", "scale", "proj_type")
 _GROK = ("alpha_init", "lamb", "gamma", "grokking_signal_decay_rate", "gradient_clipping")
@@ -157,6 +164,19 @@ def settings_are_known(config: RunConfig) -> Iterator[Fault]:
             yield Fault(("optim_args",), f"optim_args: {name} has no value", f"write {name}=VALUE")
 
 
+def details_have_their_switch(config: RunConfig) -> Iterator[Fault]:
+    """Settings of an optimizer that is not used, or of its other mode, would do nothing."""
+    for switch in ("use_galore", "use_apollo", "use_badam"):
+        prefix = f"{SWITCHES[switch]}_"
+        for name in (name for name in KEYS if name.startswith(prefix) and config.asks_for(name)):
+            if not getattr(config, switch):
+                yield Fault((name, switch), f"{name} does nothing without {switch}", f"set {switch}: true")
+    for name, mode in _MODE_OF_DETAIL.items():
+        if config.use_badam and config.badam_mode != mode and config.asks_for(name):
+            what = f"{name} is for badam_mode {mode}, not {config.badam_mode}"
+            yield Fault((name, "badam_mode"), what, "leave it out")
+
+
 def blocks_are_known(config: RunConfig) -> Iterator[Fault]:
     """BAdam that never goes on has to be told where it stays."""
     if not config.use_badam:
@@ -178,6 +198,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[Fault]]], ...
     (_TRAIN, no_schedule),
     (_TRAIN, targets_have_an_optimizer),
     (_TRAIN, settings_are_known),
+    (_TRAIN, details_have_their_switch),
     (_TRAIN, blocks_are_known),
 )
 """The commands that a rule is for, and the rule."""

@@ -30,8 +30,16 @@ def read_file(path: str) -> tuple[list[Entry], list[Problem]]:
         The settings in order, and what is wrong with the file as such; keys and values are not judged here.
     """
     text, problem = _text(path)
-    if problem:
-        return [], [problem]
+    return ([], [problem]) if problem else read_text(text, path)
+
+
+def read_text(text: str, path: str) -> tuple[list[Entry], list[Problem]]:
+    """`read_file` of a text that came from elsewhere.
+
+    Args:
+        text: YAML, or JSON where `path` ends in .json.
+        path: what places are named after.
+    """
     try:
         if path.lower().endswith(".json"):
             json.loads(text or "{}")

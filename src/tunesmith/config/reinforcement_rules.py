@@ -79,20 +79,11 @@ def only_training_rows(config: RunConfig) -> Iterator[Fault]:
         yield Fault((name, "stage"), f"{name} has no meaning in stage {config.stage}", fix)
 
 
-def one_stage_of_keys(config: RunConfig) -> Iterator[Fault]:
-    """Keys of PPO act in stage ppo, those of GRPO in stage grpo."""
-    for prefix, stage in (("ppo_", "ppo"), ("grpo_", "grpo"), ("num_generations", "grpo")):
-        for name in sorted(name for name in config.explicit if name.startswith(prefix) and config.asks_for(name)):
-            if config.stage != stage and config.stage in _STAGES:
-                yield Fault((name, "stage"), f"{name} is for stage {stage}, not {config.stage}")
-
-
 RULES: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[Fault]]], ...] = (
     (("train",), answers_are_rewarded),
     (("train",), weights_fit),
     (("train",), reward_model_fits),
     (("train",), answers_can_be_sampled),
     (("train",), only_training_rows),
-    (("train",), one_stage_of_keys),
 )
 """The commands that a rule is for, and the rule."""

@@ -31,6 +31,9 @@ _STAGES_OF_KEY: dict[str, tuple[str, ...]] = {
     "simpo_gamma": ("dpo",),
     "kto_chosen_weight": ("kto",),
     "kto_rejected_weight": ("kto",),
+    **{name: ("ppo",) for name in KEYS if name.startswith("ppo_")},
+    **{name: ("grpo",) for name in KEYS if name.startswith(("grpo_", "num_generations"))},
+    **{name: ("ppo", "grpo") for name in KEYS if name.startswith(("reward_model_", "reward_weights"))},
 }
 _LOSSES_OF_KEY: dict[str, tuple[str, ...]] = {
     "dpo_label_smoothing": ("sigmoid",),

@@ -20,6 +20,20 @@ def is_loopback(host: str) -> bool:
     return bool(addresses) and all(ipaddress.ip_address(address).is_loopback for address in addresses)
 
 
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "0.0.0.0", "::1", "::"})
+
+
+def name_of(host: str) -> str:
+    """The name in a Host header, without its port."""
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+def is_local_name(name: str) -> bool:
+    """Whether a Host header may name this machine so: its own names, or an address of the loopback."""
+    is_address = bool(name) and name.replace(".", "").isdigit()
+    return name.lower() in _LOCAL_NAMES or (is_address and is_loopback(name))
+
+
 def listen_on(host: str, port: int) -> socket.socket:
     """A socket bound to an address; port 0 takes a free one.
 

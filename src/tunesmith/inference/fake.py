@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunesmith.inference.adapting import AdaptingEngine
 from tunesmith.inference.engine import Delta, EngineStats, GenerationRequest, TokenLogprob
-from tunesmith.inference.stepped import SteppedEngine
 from tunesmith.inference.under_way import Decode, UnderWay, budget_of
 
 Answer = Callable[[GenerationRequest], Sequence[int]]
@@ -22,7 +22,7 @@ class _Work(UnderWay):
     coming: Iterator[int]
 
 
-class FakeEngine(SteppedEngine):
+class FakeEngine(AdaptingEngine[Path]):
     """Answers from a function or a list, one token a step for each answer that has a slot.
 
     The last request's delta comes first in a step: whoever relies on input order finds out.
@@ -46,6 +46,7 @@ class FakeEngine(SteppedEngine):
         context: int | None = None,
         decode: Decode | None = None,
     ) -> None:
+        super().__init__()
         self.requests: list[GenerationRequest] = []
         self.context = context
         self.slots = slots
@@ -54,7 +55,6 @@ class FakeEngine(SteppedEngine):
         self._ids = itertools.count(1)
         self._running: list[_Work] = []
         self._waiting: list[_Work] = []
-        self._adapters: dict[str, Path] = {}
         self._prompt_tokens = 0
         self._generated = 0
 
@@ -104,25 +104,12 @@ class FakeEngine(SteppedEngine):
             generated_tokens=self._generated,
         )
 
-    @property
-    def adapter_names(self) -> tuple[str, ...]:
-        """Names that were added."""
-        return tuple(self._adapters)
+    def _load(self, name: str, path: Path) -> Path:
+        """Nothing is read."""
+        return path
 
-    def add_adapter(self, name: str, path: Path) -> None:
-        """Notes a name; nothing is read."""
-        self._refuse_taken(name)
-        self._adapters[name] = path
-
-    def replace_adapter(self, name: str, path: Path) -> None:
-        """Notes another folder for a name."""
-        self._refuse_unknown(name)
-        self._adapters[name] = path
-
-    def remove_adapter(self, name: str) -> None:
-        """Forgets a name."""
-        self._refuse_unknown(name)
-        del self._adapters[name]
+    def _left(self, adapter: Path) -> None:
+        """Nothing is kept."""
 
 
 def _half(token_id: int, count: int) -> TokenLogprob:

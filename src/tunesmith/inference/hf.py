@@ -19,6 +19,7 @@ import torch
 from tunesmith.core.errors import ModelError
 from tunesmith.core.log import get_logger
 from tunesmith.inference import sampling as draw
+from tunesmith.inference.adapting import AdaptingEngine
 from tunesmith.inference.beams import beam_search
 from tunesmith.inference.drafting import Drafter, trust
 from tunesmith.inference.engine import Delta, EngineStats, GenerationRequest, joined
@@ -28,7 +29,6 @@ from tunesmith.inference.padded import PaddedForward
 from tunesmith.inference.schedule import Limits, Scheduler
 from tunesmith.inference.scoring import PromptScorer, Score, ScoreRequest, check_requests
 from tunesmith.inference.sequence import Chunk, Sequence
-from tunesmith.inference.stepped import SteppedEngine
 from tunesmith.inference.under_way import Decode, budget_of
 from tunesmith.models import depths, rope
 from tunesmith.models.adapter_hooks import AdapterHooks
@@ -44,7 +44,7 @@ DRAFTED = 128
 """Drafted tokens a step at most, where nothing else bounds a step."""
 
 
-class HuggingFaceEngine(SteppedEngine):
+class HuggingFaceEngine(AdaptingEngine[LiveAdapter]):
     """Generates with a causal language model. Not thread-safe.
 
     Args:
@@ -79,6 +79,7 @@ class HuggingFaceEngine(SteppedEngine):
         keeps_values: bool = True,
         drafter: Drafter | None = None,
     ) -> None:
+        super().__init__()
         self.model = model.eval()
         if rope.kind_of(model.config) == "dynamic" or depths.is_routed(model.config):
             # Frequencies follow the longest text of a batch; routed blocks have a cache of their own length each.
@@ -90,7 +91,6 @@ class HuggingFaceEngine(SteppedEngine):
         self._base_path = base_path
         self.context: int | None = rope.context_of(model.config)
         self._hooks = AdapterHooks(self._base)
-        self._adapters: dict[str, LiveAdapter] = {}
         self._request_ids, self._versions = itertools.count(1), itertools.count(1)
         self._beams: deque[Sequence] = deque()
         device = self._base.get_input_embeddings().weight.device
@@ -266,32 +266,6 @@ class HuggingFaceEngine(SteppedEngine):
 
     # ---- adapters
 
-    @property
-    def adapter_names(self) -> tuple[str, ...]:
-        """Live adapters, in the order they came."""
-        return tuple(self._adapters)
-
-    def add_adapter(self, name: str, path: Path) -> None:
-        """Loads an adapter under a new name.
-
-        Raises:
-            ModelError: the name is taken, or the adapter cannot be served live; the message says what to do.
-        """
-        self._refuse_taken(name)
-        self._adapters[name] = self._load(name, path)
-
-    def replace_adapter(self, name: str, path: Path) -> None:
-        """Loads new weights under a name in use: requests under way finish with the old, later ones see none of it."""
-        self._refuse_unknown(name)
-        old = self._adapters[name]
-        self._adapters[name] = self._load(name, path)
-        self._schedule.forget(old.version)
-
-    def remove_adapter(self, name: str) -> None:
-        """Drops an adapter; requests under way finish with it."""
-        self._refuse_unknown(name)
-        self._schedule.forget(self._adapters.pop(name).version)
-
     def _load(self, name: str, path: Path) -> LiveAdapter:
         if self.model is not self._base:
             raise ModelError(
@@ -303,3 +277,6 @@ class HuggingFaceEngine(SteppedEngine):
         self._hooks.prepare(adapter)
         self._forward.check(probe_sequence(PROBE_TOKENS, adapter))
         return adapter
+
+    def _left(self, adapter: LiveAdapter) -> None:
+        self._schedule.forget(adapter.version)

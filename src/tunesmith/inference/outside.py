@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.core.errors import ModelError
+from tunesmith.inference.adapting import AdaptingEngine
 from tunesmith.inference.engine import Delta, EngineStats, FinishReason, GenerationRequest, TokenLogprob
-from tunesmith.inference.stepped import SteppedEngine
 from tunesmith.inference.under_way import Decode, UnderWay, budget_of
 
 
@@ -46,7 +46,7 @@ class LoraRoom:
     count: int
 
 
-class OutsideEngine(SteppedEngine):
+class OutsideEngine(AdaptingEngine[int]):
     """Requests and adapters over an engine that has its own scheduler. Each answer is a request of its own there.
 
     Args:
@@ -68,6 +68,7 @@ class OutsideEngine(SteppedEngine):
         base: Path | None = None,
         lora: LoraRoom | None = None,
     ) -> None:
+        super().__init__()
         self.context = context
         self.slots = slots
         self._name = name
@@ -78,7 +79,6 @@ class OutsideEngine(SteppedEngine):
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._request_ids, self._versions = itertools.count(1), itertools.count(1)
         self._works: dict[str, Work] = {}
-        self._adapters: dict[str, int] = {}
         self._loaded: dict[int, Path] = {}
         self._prompt_tokens = self._cached_tokens = self._generated = 0
 
@@ -201,32 +201,6 @@ class OutsideEngine(SteppedEngine):
 
     # ---- adapters
 
-    @property
-    def adapter_names(self) -> tuple[str, ...]:
-        """Live adapters, in the order they came."""
-        return tuple(self._adapters)
-
-    def add_adapter(self, name: str, path: Path) -> None:
-        """Loads an adapter under a new name.
-
-        Raises:
-            ModelError: the name is taken, or the engine cannot serve the adapter; the message says what to do.
-        """
-        self._refuse_taken(name)
-        self._adapters[name] = self._load(name, path)
-
-    def replace_adapter(self, name: str, path: Path) -> None:
-        """Loads new weights under a name in use: requests under way finish with the old, later ones see none of it."""
-        self._refuse_unknown(name)
-        self._adapters[name] = self._load(name, path)
-        self._drop_unused()
-
-    def remove_adapter(self, name: str) -> None:
-        """Drops an adapter; requests under way finish with it."""
-        self._refuse_unknown(name)
-        del self._adapters[name]
-        self._drop_unused()
-
     def _load(self, name: str, path: Path) -> int:
         """Gives an adapter to the engine under a version never used before: its caches go by that.
 
@@ -255,6 +229,9 @@ class OutsideEngine(SteppedEngine):
             raise ModelError(f"adapter {path} does not fit this base model, says {self._name}: {error}") from error
         self._loaded[version] = folder
         return version
+
+    def _left(self, adapter: int) -> None:
+        self._drop_unused()
 
     def _drop_unused(self) -> None:
         """Drops versions that no name and no answer under way needs."""

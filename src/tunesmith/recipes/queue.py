@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunesmith.config.dotenv import is_from_environment
+from tunesmith.config.dump import set_to_yaml
 from tunesmith.config.load import load_config
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import ConfigError, Problem, TrainingError
@@ -64,12 +65,14 @@ def enqueue_config(root: Path, config: RunConfig, *, start: bool = True) -> Path
         TrainingError: a run is queued or at work in its folder.
     """
     command, job = job_of(config.command)
+    if config.do_predict and not config.do_train and not config.do_eval:
+        command = "predict"
     folder = job.folder(config)
     state = read_state(folder)
     if state is not None and state.is_active:
         raise TrainingError(f"{folder}: a run is {state.state} there; take another folder, or stop it first")
     _refuse_secrets(config)
-    write_atomic(folder / QUEUED_CONFIG, config.to_yaml())
+    write_atomic(folder / QUEUED_CONFIG, set_to_yaml(config))
     Run(folder).emit("queued", config=QUEUED_CONFIG, command=command)
     if start:
         ensure_worker(root)

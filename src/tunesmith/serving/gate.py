@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunesmith.core.log import get_logger
-from tunesmith.core.net import is_loopback
+from tunesmith.core.net import is_local_name, name_of
 from tunesmith.serving.errors import ApiError, internal_error
 from tunesmith.serving.metrics import Metrics
 from tunesmith.serving.settings import ServerSettings
@@ -21,7 +21,6 @@ OPEN_PATHS = frozenset({"/health", "/docs", "/openapi.json", "/docs/oauth2-redir
 """Say nothing about anyone: no key is asked for."""
 BODY_SECONDS = 30.0
 """A body that takes longer to arrive is given up."""
-_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "0.0.0.0", "::1", "::"})
 _UNKNOWN_ROUTE = "other"
 _logger = get_logger(__name__)
 
@@ -91,9 +90,8 @@ class Gate:
 
     def _check_host(self, headers: Headers) -> None:
         """Without a key, a web page that names its own host after this machine must not get in (DNS rebinding)."""
-        host = headers.get("host", "")
-        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-        if name.lower() in _LOCAL_NAMES or name == self._settings.host or _is_loopback_address(name):
+        name = name_of(headers.get("host", ""))
+        if is_local_name(name) or name == self._settings.host:
             return
         raise ApiError(
             HTTPStatus.FORBIDDEN,
@@ -174,7 +172,3 @@ async def _answer(error: ApiError, scope: Scope, receive: Receive, send: Any) ->
 def _route(scope: Scope) -> str:
     """The route's pattern, never the path itself: what clients send must not become a label."""
     return str(getattr(scope.get("route"), "path", _UNKNOWN_ROUTE))
-
-
-def _is_loopback_address(name: str) -> bool:
-    return bool(name) and name.replace(".", "").isdigit() and is_loopback(name)

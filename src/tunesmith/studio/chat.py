@@ -1,4 +1,4 @@
-"""The chat as a part of a page: window, message box, system, tools, thinking, generation keys, load and unload."""
+"""The chat as a part of a page: windows, message box, system, tools, thinking, generation keys, load and unload."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from tunesmith.core.errors import DataError, Problem, TunesmithError
-from tunesmith.core.log import get_logger
-from tunesmith.core.types import Conversation, Message, Role
-from tunesmith.data.formats import RowError
-from tunesmith.data.formats.tools import parse_tools
+from tunesmith.core.types import Message, Role
+from tunesmith.studio.asking import conversation_of, noted, reason_shown, says_something, together, without_answer
 from tunesmith.studio.controls import generation_controls, sampling_of, values_of
 from tunesmith.studio.seat import Answer, ModelSeat
-from tunesmith.studio.shown import bubbles, visible
+from tunesmith.studio.shown import bubbles
+from tunesmith.studio.words import say
 
 if TYPE_CHECKING:
     from gradio.components import Component
 
     from tunesmith.config.schema import RunConfig
+    from tunesmith.studio.shell import Studio
 
-_logger = get_logger(__name__)
 FRAME_SECONDS = 0.05
 """The window is drawn anew this often while an answer grows."""
 DROP_SECONDS = 5.0
-ROLES = {"You": "user", "Tool result": "tool"}
+ROLES: tuple[Role, ...] = ("user", "tool")
 TOOLS_HINT = '[{"name": "weather", "description": "...", "parameters": {"type": "object", "properties": {...}}}]'
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 THINKING = {"auto": None, "on": True, "off": False}
 NOTHING = "&nbsp;"
 Here = tuple[str | None, int]
 """One chat in one window of a browser."""
+Choice = Callable[..., "tuple[RunConfig, RunConfig | None]"]
+"""Values of a page's components -> what Load loads, and what is loaded beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +42,26 @@ class Chat:
     """The parts of a chat that a page may want to place or watch.
 
     Attributes:
-        window: the conversation.
+        windows: the conversation, with each model that may answer.
         box: where the next message is written.
         status: which model is loaded.
-        state: the conversation as Messages.
+        states: the conversations as Messages.
     """
 
-    window: gr.Chatbot
+    windows: list[gr.Chatbot]
     box: gr.Textbox
     status: gr.Markdown
-    state: gr.State
+    states: list[gr.State]
 
 
 def chat(
-    page: gr.Blocks, seat: ModelSeat, config_of: Callable[..., RunConfig], inputs: Sequence[Component] = ()
+    page: gr.Blocks,
+    seat: ModelSeat,
+    config_of: Choice,
+    inputs: Sequence[Component] = (),
+    *,
+    studio: Studio | None = None,
+    sides: int = 1,
 ) -> Chat:
     """Builds a chat where it is called, inside `with gr.Blocks()` or a tab of it.
 
@@ -64,121 +70,166 @@ def chat(
         seat: the model; several chats and pages may share one.
         config_of: makes what Load loads out of the values of `inputs`.
         inputs: components elsewhere on the page.
+        studio: whose language is spoken; without it English.
+        sides: models that may answer beside each other, one or two.
     """
-    return _Builder(page, seat, config_of, inputs).build()
+    return _Builder(page, seat, config_of, inputs, studio, sides).build()
 
 
 class _Builder:
     """Components and their events; one object a chat, so that handlers need no globals."""
 
     def __init__(
-        self, page: gr.Blocks, seat: ModelSeat, config_of: Callable[..., RunConfig], inputs: Sequence[Component]
+        self,
+        page: gr.Blocks,
+        seat: ModelSeat,
+        config_of: Choice,
+        inputs: Sequence[Component],
+        studio: Studio | None,
+        sides: int,
     ) -> None:
         self.page, self.seat, self.config_of, self.inputs = page, seat, config_of, inputs
+        self.studio, self.sides = studio, sides
         self.dropped: set[Here] = set()
         self.under_way: set[Here] = set()
 
     def build(self) -> Chat:
         """Lays the parts out and connects them."""
-        self.state = gr.State([])
+        self.language: Any = self.studio.language if self.studio else gr.State("en")
+        self.states = [gr.State([]) for _ in range(self.sides)]
         with gr.Row(equal_height=True, elem_classes="chat-bar"):
-            self.status = gr.Markdown(self._status(), elem_id="chat-status")
-            self.load = gr.Button("Load", variant="primary", size="sm", scale=0, min_width=96, elem_id="chat-load")
-            self.unload = gr.Button("Unload", size="sm", scale=0, min_width=96, elem_id="chat-unload")
+            self.status = gr.Markdown(self._status("en"), elem_id="chat-status")
+            self.load = self._button("load", variant="primary")
+            self.unload = self._button("unload")
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
                 self._talk()
             with gr.Column(scale=1, min_width=330):
-                self._sides()
+                self._beside()
         self._connect()
-        return Chat(self.window, self.box, self.status, self.state)
+        return Chat(self.windows, self.box, self.status, self.states)
+
+    def _said(self, part: Any, **keys: str) -> Any:
+        """Gives a component its texts, which follow the language where there is a choice."""
+        if self.studio:
+            return self.studio.worded(part, **keys)
+        for name, key in keys.items():
+            setattr(part, name, say(key))
+        return part
+
+    def _button(self, name: str, **facts: Any) -> gr.Button:
+        button = gr.Button(size="sm", scale=0, min_width=96, elem_id=f"chat-{name}", **facts)
+        return self._said(button, value=f"chat.{name}")
 
     def _talk(self) -> None:
-        self.window = gr.Chatbot(
+        self.windows: list[gr.Chatbot] = []
+        self.notes: list[gr.Markdown] = []
+        with gr.Row(equal_height=False):
+            for place in range(self.sides):
+                with gr.Column(min_width=280, visible=not place, elem_id=f"chat-side-{place + 1}") as column:
+                    self._window("" if not place else f"-{place + 1}")
+                self.second = column
+        self.box = self._said(
+            gr.Textbox(show_label=False, submit_btn=True, lines=1, max_lines=12, autofocus=True, elem_id="chat-box"),
+            label="chat.message",
+            placeholder="chat.message_hint",
+        )
+        with gr.Row(equal_height=True, elem_classes="chat-bar"):
+            self.role = self._radio("role", ROLES, container=False, scale=3)
+            self.clear = self._button("clear")
+
+    def _window(self, suffix: str) -> None:
+        window = gr.Chatbot(
             show_label=False,
             height="max(320px, calc(100vh - 270px))",
             buttons=["copy", "copy_all"],
             layout="bubble",
-            placeholder="Write a message below.",
             allow_file_downloads=False,
             feedback_options=None,
-            elem_id="chat-window",
+            elem_id=f"chat-window{suffix}",
         )
-        self.note = gr.Markdown(NOTHING, elem_id="chat-note")
-        self.box = gr.Textbox(
-            show_label=False,
-            label="Message",
-            placeholder="Message (Shift+Enter: new line)",
-            submit_btn=True,
-            lines=1,
-            max_lines=12,
-            autofocus=True,
-            elem_id="chat-box",
-        )
-        with gr.Row(equal_height=True, elem_classes="chat-bar"):
-            self.role = gr.Radio(
-                list(ROLES), value="You", label="I write as", container=False, elem_id="chat-role", scale=3
-            )
-            self.clear = gr.Button("Clear", size="sm", scale=0, min_width=96, elem_id="chat-clear")
+        self.windows.append(self._said(window, placeholder="chat.empty"))
+        self.notes.append(gr.Markdown(NOTHING, elem_id=f"chat-note{suffix}", elem_classes="chat-note"))
 
-    def _sides(self) -> None:
-        self.system = gr.Textbox(label="System prompt", lines=3, max_lines=8, elem_id="chat-system")
-        self.thinking = gr.Radio(list(THINKING), value="auto", label="Thinking", elem_id="chat-thinking")
-        with gr.Accordion("Tools", open=False):
+    def _radio(self, name: str, values: Sequence[str], **facts: Any) -> gr.Radio:
+        """A choice whose words follow the language, too."""
+
+        def choices(language: str) -> list[tuple[str, str]]:
+            return [(say(f"chat.{value}", language), value) for value in values]
+
+        radio = gr.Radio(choices("en"), value=values[0], elem_id=f"chat-{name}", **facts)
+        if self.studio:
+            self.studio.language.change(
+                lambda language: gr.update(choices=choices(language)), self.language, radio, **_PRIVATE
+            )
+        return self._said(radio, label=f"chat.{name}")
+
+    def _beside(self) -> None:
+        self.system = self._said(gr.Textbox(lines=3, max_lines=8, elem_id="chat-system"), label="chat.system")
+        self.thinking = self._radio("thinking", list(THINKING))
+        with self._said(gr.Accordion(open=False), label="chat.tools"):
             self.tools = gr.Textbox(
                 show_label=False, label="Tools", lines=5, max_lines=16, placeholder=TOOLS_HINT, elem_id="chat-tools"
             )
-        with gr.Accordion("Generation", open=True):
+        with self._said(gr.Accordion(open=True), label="chat.generation"):
             self.controls = generation_controls(self.seat.defaults)
 
     def _connect(self) -> None:
-        asked = [self.role, self.state, self.system, self.tools, self.thinking, *self.controls]
-        shown = [self.window, self.box, self.state, self.note]
+        asked = [self.language, self.role, self.system, self.tools, self.thinking, *self.states, *self.controls]
+        shown = [self.box, *self.windows, *self.states, *self.notes]
         ask: dict[str, Any] = {"concurrency_limit": None, **_PRIVATE}
         self.box.submit(self._ask, [self.box, *asked], shown, **ask)
-        self.window.retry(self._again, asked, shown, **ask)
         self.box.stop(self._stop, None, None, queue=False, **_PRIVATE)
-        self.window.undo(self._undo, [self.state], shown, **_PRIVATE)
         self.clear.click(self._clear, None, shown, **_PRIVATE)
-        self.window.clear(self._clear, None, shown, **_PRIVATE)
-        facts = [self.status, self.load, self.unload, self.thinking]
+        for window in self.windows:
+            window.retry(self._again, asked, shown, **ask)
+            window.undo(self._undo, [self.language, *self.states], shown, **_PRIVATE)
+            window.clear(self._clear, None, shown, **_PRIVATE)
+        facts = [self.status, self.load, self.unload, self.thinking, *([self.second] if self.sides > 1 else [])]
         settings = [*facts, *self.controls]
-        self.load.click(self._loading, None, [self.status, self.load, self.unload], **_PRIVATE).then(
-            self._load, list(self.inputs), settings, **_PRIVATE
+        self.load.click(self._loading, self.language, [self.status, self.load, self.unload], **_PRIVATE).then(
+            self._load, [self.language, *self.inputs], settings, **_PRIVATE
         )
-        self.unload.click(self._unload, None, facts, **_PRIVATE)
-        self.page.load(self._settings, None, settings, **_PRIVATE)
+        self.unload.click(self._unload, self.language, facts, **_PRIVATE)
+        self.page.load(self._settings, self.language, settings, **_PRIVATE)
+        if self.studio:
+            self.studio.language.change(self._facts, self.language, facts, **_PRIVATE)
         self.page.unload(self._stop)
 
     # ---- asking
 
-    async def _ask(
-        self, request: gr.Request, text: str, role: str, messages: list[Message], *more: Any
-    ) -> AsyncIterator[Any]:
+    async def _ask(self, request: gr.Request, text: str, language: str, role: Role, *more: Any) -> AsyncIterator[Any]:
         if not text.strip():
-            yield [gr.skip()] * 4
+            yield self._unchanged()
             return
-        said: Role = "tool" if ROLES[role] == "tool" else "user"
-        async for update in self._answer([*messages, Message(said, text)], text, more, request):
+        talks = [[*messages, Message(role, text)] for messages in self._talks(more)]
+        async for update in self._answer(talks, text, language, more, request):
             yield update
 
-    async def _again(self, request: gr.Request, role: str, messages: list[Message], *more: Any) -> AsyncIterator[Any]:
+    async def _again(self, request: gr.Request, language: str, role: Role, *more: Any) -> AsyncIterator[Any]:
         """Answers the last message once more."""
-        asked = _without_answer(messages)
-        if not asked:
-            yield [gr.skip()] * 4
+        talks = [without_answer(messages) for messages in self._talks(more)]
+        if not all(talks[: len(self.seat.names)]):
+            yield self._unchanged()
             return
-        async for update in self._answer(asked, "", more, request):
+        async for update in self._answer(talks, "", language, more, request):
             yield update
+
+    def _talks(self, more: tuple[Any, ...]) -> list[list[Message]]:
+        """The conversations among what `_connect` calls asked, behind system, tools and thinking."""
+        return list(more[3 : 3 + self.sides])
+
+    def _unchanged(self) -> list[Any]:
+        return [gr.skip()] * (1 + 3 * self.sides)
 
     async def _answer(
-        self, messages: list[Message], text: str, more: tuple[Any, ...], request: gr.Request
+        self, talks: list[list[Message]], text: str, language: str, more: tuple[Any, ...], request: gr.Request
     ) -> AsyncIterator[Any]:
         """Updates of what `_connect` calls shown; where it cannot be answered the text goes back into the box."""
         here = self._here(request)
         self.under_way.add(here)
         try:
-            async for update in self._growing(here, messages, text, more):
+            async for update in self._growing(here, talks, text, language, more):
                 if here not in self.dropped:
                     yield update
         finally:
@@ -186,31 +237,51 @@ class _Builder:
             self.dropped.discard(here)
 
     async def _growing(
-        self, here: Here, messages: list[Message], text: str, more: tuple[Any, ...]
+        self, here: Here, talks: list[list[Message]], text: str, language: str, more: tuple[Any, ...]
     ) -> AsyncIterator[Any]:
-        system, tools, thinking, *values = more
+        system, tools, thinking, *rest = more
+        count, drawn = max(1, len(self.seat.names)), 0.0
+        answers, skipped = [Answer()] * count, [gr.skip()] * self.sides
+
+        def windows() -> list[Any]:
+            shown = [bubbles(talk, answer, language) for talk, answer in zip(talks, answers, strict=False)]
+            return [*shown, *skipped][: self.sides]
+
         working = gr.update(value="", submit_btn=False, stop_btn=True)
-        answer, drawn = Answer(), 0.0
-        yield bubbles(messages, answer), working, gr.skip(), NOTHING
+        yield [working, *windows(), *skipped, *[NOTHING] * self.sides]
         try:
-            conversation = _conversation(system, messages, tools)
-            sampling = sampling_of(values, self.seat.defaults)
-            async for answer in self.seat.answer(here, conversation, sampling, THINKING[thinking]):
+            sampling = sampling_of(rest[self.sides :], self.seat.defaults)
+            asked = [conversation_of(system, talk, tools) for talk in talks[:count]]
+            streams = [
+                self.seat.answer((*here, place), one, sampling, THINKING[thinking], place=place)
+                for place, one in enumerate(asked)
+            ]
+            async for place, answer in together(streams):
+                answers[place] = answer
                 if time.monotonic() - drawn >= FRAME_SECONDS:
                     drawn = time.monotonic()
-                    yield bubbles(messages, answer), gr.skip(), gr.skip(), gr.skip()
+                    yield [gr.skip(), *windows(), *skipped, *skipped]
         except Exception as error:  # whatever it is, the page must not be left waiting
-            kept = messages[:-1] if text else messages
-            yield bubbles(kept), _given_back(text), kept, f"**This cannot be answered:** {_told(error)}"
+            kept = [talk[:-1] if text else talk for talk in talks]
+            note = say("chat.cannot_answer", language, reason=reason_shown(error, language))
+            yield [_given_back(text), *self._shown(kept, language), *kept, note, *[NOTHING] * (self.sides - 1)]
             return
-        kept = [*messages, answer.message] if _says_something(answer) else messages
-        yield bubbles(messages, answer), _ready(), kept, _noted(answer)
+        drawn_last, notes = windows(), [noted(answer, language) for answer in answers]
+        kept = [
+            [*talk, answers[place].message] if place < count and says_something(answers[place]) else talk
+            for place, talk in enumerate(talks)
+        ]
+        yield [_ready(), *drawn_last, *kept, *[*notes, *[NOTHING] * self.sides][: self.sides]]
+
+    def _shown(self, talks: Sequence[Sequence[Message]], language: str) -> list[Any]:
+        return [bubbles(talk, language=language) for talk in talks]
 
     def _here(self, request: gr.Request) -> Here:
         return request.session_hash, id(self)
 
     def _stop(self, request: gr.Request) -> None:
-        self.seat.stop(self._here(request))
+        for place in range(self.sides):
+            self.seat.stop((*self._here(request), place))
 
     async def _drop(self, request: gr.Request) -> None:
         """Ends the answer under way; nothing of it is shown after this."""
@@ -218,62 +289,62 @@ class _Builder:
         if here not in self.under_way:
             return
         self.dropped.add(here)
-        self.seat.stop(here)
+        self._stop(request)
         deadline = time.monotonic() + DROP_SECONDS
         while here in self.under_way and time.monotonic() < deadline:
             await asyncio.sleep(FRAME_SECONDS)
         await asyncio.sleep(FRAME_SECONDS)  # what was on its way to the browser arrives first
 
-    async def _undo(self, request: gr.Request, messages: list[Message]) -> Any:
+    async def _undo(self, request: gr.Request, language: str, *talks: list[Message]) -> Any:
         """Takes the last question and its answer back; the question is in the box again."""
         await self._drop(request)
-        asked = _without_answer(messages)
-        return bubbles(asked[:-1]), _given_back(asked[-1].content if asked else ""), asked[:-1], NOTHING
+        asked = [without_answer(messages) for messages in talks]
+        text = next((messages[-1].content for messages in asked if messages), "")
+        kept = [messages[:-1] for messages in asked]
+        return [_given_back(text), *self._shown(kept, language), *kept, *[NOTHING] * self.sides]
 
     async def _clear(self, request: gr.Request) -> Any:
         await self._drop(request)
-        return [], _ready(), [], NOTHING
+        empty: list[Any] = [[] for _ in range(self.sides)]
+        return [_ready(), *empty, *empty, *[NOTHING] * self.sides]
 
     # ---- loading
 
-    def _loading(self) -> Any:
-        return "Loading …", gr.update(interactive=False), gr.update(interactive=False)
+    def _loading(self, language: str) -> Any:
+        return say("chat.loading", language), gr.update(interactive=False), gr.update(interactive=False)
 
-    async def _load(self, *values: Any) -> Any:
+    async def _load(self, language: str, *values: Any) -> Any:
         try:
-            config = self.config_of(*values)
-            await asyncio.to_thread(self.seat.load, config)
+            config, beside = await asyncio.to_thread(self.config_of, *values)
+            await asyncio.to_thread(self.seat.load, config, beside)
         except Exception as error:
-            return [f"**This cannot be loaded:** {_told(error)}", *self._settings()[1:]]
-        return self._settings()
+            failed = say("chat.cannot_load", language, reason=reason_shown(error, language))
+            return [failed, *self._settings(language)[1:]]
+        return self._settings(language)
 
-    async def _unload(self) -> Any:
+    async def _unload(self, language: str) -> Any:
         await asyncio.to_thread(self.seat.unload)
-        return self._facts()
+        return self._facts(language)
 
-    def _settings(self) -> Any:
-        return [*self._facts(), *values_of(self.seat.defaults)]
+    def _settings(self, language: str) -> Any:
+        return [*self._facts(language), *values_of(self.seat.defaults)]
 
-    def _facts(self) -> list[Any]:
+    def _facts(self, language: str) -> list[Any]:
         is_loaded = self.seat.name is not None
-        thinking = gr.update(interactive=self.seat.thinks, info=None if self.seat.thinks else "not of this model")
-        return [
-            self._status(),
-            gr.update(interactive=not is_loaded),
+        info = None if self.seat.thinks else say("chat.not_of_model", language)
+        facts = [
+            self._status(language),
+            gr.update(interactive=not is_loaded or self.studio is not None),
             gr.update(interactive=is_loaded),
-            thinking if is_loaded else gr.skip(),
+            gr.update(interactive=self.seat.thinks, info=info) if is_loaded else gr.skip(),
         ]
+        return [*facts, gr.update(visible=len(self.seat.names) > 1)] if self.sides > 1 else facts
 
-    def _status(self) -> str:
-        return f"**{self.seat.name}** is loaded" if self.seat.name else "No model is loaded"
-
-
-def _told(error: Exception) -> str:
-    """As Markdown that shows the words as they are."""
-    if isinstance(error, TunesmithError):
-        return visible(str(error)).replace("\n", "  \n")
-    _logger.error("the page failed", exc_info=error)
-    return "Tunesmith failed on this; its log says why"
+    def _status(self, language: str) -> str:
+        if not self.seat.name:
+            return say("chat.nothing", language)
+        shared = say("chat.shared", language) if self.seat.shares_base else ""
+        return say("chat.loaded", language, name=self.seat.name) + shared
 
 
 def _ready() -> Any:
@@ -283,36 +354,3 @@ def _ready() -> Any:
 
 def _given_back(text: str) -> Any:
     return gr.update(value=text, submit_btn=True, stop_btn=False)
-
-
-def _noted(answer: Answer) -> str:
-    """Length, speed, and how it ended where that is not by itself."""
-    ends = {"length": " · cut off at max_new_tokens or the model's context", "stopped": " · stopped"}
-    speed = answer.n_tokens / answer.seconds if answer.seconds else 0.0
-    return f"{answer.n_tokens} tokens · {speed:.1f} tokens/s{ends.get(answer.finish_reason or '', '')}"
-
-
-def _says_something(answer: Answer) -> bool:
-    return bool(answer.content or answer.reasoning or answer.calls)
-
-
-def _without_answer(messages: Sequence[Message]) -> list[Message]:
-    """Up to the last message that the user or a tool wrote."""
-    kept = list(messages)
-    while kept and kept[-1].role == "assistant":
-        kept.pop()
-    return kept
-
-
-def _conversation(system: str, messages: Sequence[Message], tools: str) -> Conversation:
-    """What is asked of the model.
-
-    Raises:
-        DataError: the tools are not what they should be.
-    """
-    try:
-        schemas = parse_tools(tools, "tools")
-    except RowError as error:
-        raise DataError([Problem(error.reason, error.column, error.fix)]) from error
-    before = [Message("system", system)] if system and system.strip() else []
-    return Conversation((*before, *messages), schemas)

@@ -5,7 +5,8 @@ Paths start from the current folder, which is the workspace wherever a page is s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from tunesmith.studio.workspace import Workspace
 FIRST_MODEL = "smollm2-135m"
 _MODEL_DEPTH = 3
 _WRITTEN = ("output_dir", "save_dir", "export_dir")
-_READ = ("input_file_path", "chunks", "task_dir", "metric_options")
+_READ = ("input_file_path", "chunks", "task_dir")
+_ENVIRONMENT = re.compile(r"\$\{\s*(oc\.)?env\s*:")
 _NAMED = ("model_name_or_path", "adapter_name_or_path", "chunk_tokenizer")
 
 
@@ -87,7 +89,7 @@ def guard_datasets(workspace: Workspace, dataset_dir: str, names: Collection[str
     """
     guard_dataset_dir(workspace, dataset_dir)
     for name in names:
-        if is_file_name(name) and (workspace.root / name).exists():
+        if is_file_name(name):  # before it is looked for: what is outside is not even found out to exist
             workspace.readable_path(name)
     bundled = bundled_dir()
     for spec in resolve(tuple(names), dataset_dir):
@@ -99,21 +101,17 @@ def guard_keys(workspace: Workspace, keys: Mapping[str, Any]) -> None:
     """Every path among keys stays where it may be: results inside the workspace, what is read there or beside it.
 
     Raises:
-        TunesmithError: one does not.
+        TunesmithError: one does not, or a value would be read out of the environment and then be shown.
     """
+    for name, value in keys.items():
+        if any(_ENVIRONMENT.search(text) for text in _several(value)):
+            raise TunesmithError(f"{name}: the page reads no environment variables; write the value itself")
     for name in _WRITTEN:
-        if keys.get(name):
-            workspace.inside(keys[name])
-    for name in _READ:
-        for path in _several(keys.get(name)) if not isinstance(keys.get(name), dict) else ():
-            workspace.readable_path(path)
-    for name in _NAMED:
-        for model in _several(keys.get(name)):
-            if looks_local(model) or (workspace.root / model).exists():
-                workspace.readable_path(model)
-    task = str(keys.get("task") or "")
-    if task.lower().endswith((".yaml", ".yml")):
-        workspace.readable_path(task)
+        for path in _several(keys.get(name)):
+            workspace.inside(path)
+    _guard_models(workspace, keys)
+    for path in _read(keys):
+        workspace.readable_path(path)
     for metric in _several(keys.get("metrics")):
         function = split_function(metric)
         if function:
@@ -121,6 +119,23 @@ def guard_keys(workspace: Workspace, keys: Mapping[str, Any]) -> None:
     names = [*_several(keys.get("dataset")), *_several(keys.get("eval_dataset"))]
     if names:
         guard_datasets(workspace, str(keys.get("dataset_dir") or DEFAULT_DIR), names)
+
+
+def _read(keys: Mapping[str, Any]) -> Iterator[str]:
+    """Paths that are read."""
+    for name in _READ:
+        yield from _several(keys.get(name))
+    task = str(keys.get("task") or "")
+    if task.lower().endswith((".yaml", ".yml")):
+        yield task
+
+
+def _guard_models(workspace: Workspace, keys: Mapping[str, Any]) -> None:
+    """Names of models that are paths, or could be."""
+    for name in _NAMED:
+        for model in _several(keys.get(name)):
+            if looks_local(model) or (workspace.root / model).exists():
+                workspace.readable_path(model)
 
 
 def _several(value: Any) -> list[str]:

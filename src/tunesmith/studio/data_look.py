@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.config.dump import set_to_yaml
 from tunesmith.config.load import load_keys
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import TunesmithError
@@ -87,7 +88,7 @@ class Checking:
         """
         with tempfile.TemporaryDirectory(prefix="tunesmith-") as folder:
             file = Path(folder) / "check.yaml"
-            file.write_text(config.to_yaml(), encoding="utf-8")
+            file.write_text(set_to_yaml(config), encoding="utf-8")
             began = time.monotonic()
             with (Path(folder) / "out").open("w+") as out, (Path(folder) / "said").open("w+") as said:
                 process = subprocess.Popen(

@@ -34,13 +34,15 @@ def data_tab(studio: Studio) -> None:
             making_view(studio)
 
 
-def dataset_choice(studio: Studio, prefix: str, value: str | None = FIRST_DATASET) -> tuple[gr.Textbox, gr.Dropdown]:
-    """A folder of dataset_info.json, and one of its data sets or the path of a file."""
+def dataset_choice(studio: Studio, prefix: str, *, several: bool = False) -> tuple[gr.Textbox, gr.Dropdown]:
+    """A folder of dataset_info.json, and its data sets or paths of files: one, or several."""
     folder = key_field(studio, "dataset_dir", prefix)
     names = dataset_names(studio.workspace, KEYS["dataset_dir"].default)
+    first = [name for name in names if name == FIRST_DATASET]
     chooser = gr.Dropdown(
         names,
-        value=value if value in names else None,
+        value=first if several else next(iter(first), None),
+        multiselect=several,
         allow_custom_value=True,
         interactive=True,
         elem_id=f"{prefix}-dataset",

@@ -55,7 +55,10 @@ class JobView:
         if folder is None:
             gone = gr.update(interactive=False)
             return [gr.update(choices=[], value=None), job_page(root / "-", language), gone, gone, gr.skip(), ""]
-        return [gr.update(choices=names, value=folder), *self._standing(folder, language)]
+        return [
+            gr.update(choices=list(dict.fromkeys([*names, folder])), value=folder),
+            *self._standing(folder, language),
+        ]
 
     def _standing(self, folder: str, language: str) -> list[Any]:
         path = self.studio.workspace.inside(folder)
@@ -84,6 +87,15 @@ class JobView:
         """
         folder = enqueue_config(Path(), config)
         return self.shown(self.studio.workspace.shown(folder), language)
+
+
+def starters(studio: Studio, prefix: str, word: str) -> tuple[gr.Button, gr.Button, gr.HTML]:
+    """A button that starts, one that shows the command instead, and where that is shown."""
+    with gr.Row(elem_classes="ts-line"):
+        start = gr.Button(variant="primary", min_width=120, elem_id=f"{prefix}-start")
+        preview = gr.Button(min_width=120, elem_id=f"{prefix}-preview")
+    shown = gr.HTML(elem_id=f"{prefix}-command", padding=False)
+    return studio.worded(start, value=word), studio.worded(preview, value="command.button"), shown
 
 
 def job_view(studio: Studio, prefix: str, commands: tuple[str, ...]) -> JobView:

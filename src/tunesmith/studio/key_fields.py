@@ -22,7 +22,7 @@ def key_field(studio: Studio, name: str, prefix: str, value: Any = None, **facts
     """
     known = KEYS[name]
     shown = known.default if value is None else value
-    given: dict[str, Any] = {"label": name, "elem_id": f"{prefix}-{name}", "interactive": True, "min_width": 150}
+    given: dict[str, Any] = {"label": name, "elem_id": f"{prefix}-{name}", "interactive": True, "min_width": 190}
     if known.is_bool:
         part: Any = gr.Checkbox(bool(shown), **(given | facts))
     elif known.choices or "choices" in facts:

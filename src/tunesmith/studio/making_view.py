@@ -15,7 +15,8 @@ from tunesmith.recipes.dialogue import dialogue
 from tunesmith.recipes.make import make
 from tunesmith.studio.check_shown import facts_of
 from tunesmith.studio.choices import FIRST_MODEL, guard_keys, said
-from tunesmith.studio.job_view import JobView, job_view
+from tunesmith.studio.command_shown import command_page
+from tunesmith.studio.job_view import JobView, job_view, starters
 from tunesmith.studio.key_fields import key_fields
 from tunesmith.studio.markup import note, page_part, table, tag
 from tunesmith.studio.shell import PRIVATE, Studio, told
@@ -88,6 +89,7 @@ class _Form:
     what: gr.Radio
     fields: dict[str, Any]
     start: gr.Button
+    preview: gr.Button
     cost: gr.Button
     told: gr.HTML
 
@@ -118,9 +120,8 @@ def _form(studio: Studio) -> _Form:
     studio.markdown("data.secret", elem_classes="ts-quiet")
     with studio.worded(gr.Accordion(open=False, elem_id="make-more"), label="data.more"):
         fields |= key_fields(studio, _MORE, "make")
-    with gr.Row(elem_classes="ts-line"):
-        start = studio.worded(gr.Button(variant="primary", min_width=96, elem_id="make-start"), value="data.start")
-        cost = studio.worded(gr.Button(min_width=96, elem_id="make-estimate"), value="data.estimate")
+    start, preview, command = starters(studio, "make", "data.start")
+    cost = studio.worded(gr.Button(min_width=96, elem_id="make-estimate"), value="data.estimate")
 
     def toggled(chosen: str) -> list[Any]:
         return [gr.update(visible=chosen == "speech"), gr.update(visible=chosen == "questions")]
@@ -130,7 +131,7 @@ def _form(studio: Studio) -> _Form:
 
     what.change(toggled, what, [speech, entries], **PRIVATE)
     studio.language.change(worded, studio.language, what, **PRIVATE)
-    return _Form(what, fields, start, cost, gr.HTML(elem_id="make-told", padding=False))
+    return _Form(what, fields, start, preview, cost, command)
 
 
 def _connect(studio: Studio, form: _Form, view: JobView) -> None:
@@ -146,4 +147,8 @@ def _connect(studio: Studio, form: _Form, view: JobView) -> None:
         return page_part(note(estimate(config_of(what, values)), "warn"))
 
     form.start.click(told(begin), inputs, view.parts, **PRIVATE)
+    form.preview.click(
+        told(lambda language, what, *values: command_page(config_of(what, values), language)),
+        inputs, form.told, **PRIVATE,
+    )  # fmt: skip
     form.cost.click(told(tell), inputs, form.told, **{**PRIVATE, "show_progress": "minimal"})

@@ -8,6 +8,8 @@ from importlib import resources
 
 _STYLE = "tabs.css"
 _CLIPPED = 1200
+_TABLE_COLUMNS = 2
+"""Tables of more become cards on a narrow screen."""
 
 
 class Html(str):
@@ -41,7 +43,7 @@ def tag(name: str, *inside: object, kind: str = "", **attributes: str) -> Html:
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, numbers_from: int | None = None) -> Html:
-    """A table; on a narrow screen every row becomes a card with the heads beside its cells.
+    """A table; with more than two columns every row becomes a card on a narrow screen, with the heads beside its cells.
 
     Args:
         head: of the columns.
@@ -50,13 +52,16 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, numbers_f
     """
     first = len(head) if numbers_from is None else numbers_from
     kinds = ["number" if place >= first else "" for place in range(len(head))]
-    heads = (tag("th", cell, kind=kind, scope="col") for cell, kind in zip(head, kinds, strict=True))
+    heads = joined(tag("th", cell, kind=kind, scope="col") for cell, kind in zip(head, kinds, strict=True))
     lines = (
         tag("tr", *(tag("td", cell, kind=kind, **{"data-head": str(name)})
                     for cell, name, kind in zip(row, head, kinds, strict=True)))
         for row in rows
     )  # fmt: skip
-    return tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *lines), kind="ts-table")
+    above = tag("thead", tag("tr", heads)) if any(map(str, head)) else ""
+    return tag(
+        "table", above, tag("tbody", *lines), kind="ts-table ts-cards" if len(head) > _TABLE_COLUMNS else "ts-table"
+    )
 
 
 def bars(lines: Sequence[tuple[str, int]]) -> Html:

@@ -34,7 +34,7 @@ _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif"]
 _MONO = ["ui-monospace", "Consolas", "Noto Sans Mono", "monospace"]
 _CSS = """
 .chat-bar { align-items: center; }
-#chat-note { color: var(--body-text-color-subdued); font-size: var(--text-sm); min-height: 1.5em; }
+.chat-note { color: var(--body-text-color-subdued); font-size: var(--text-sm); min-height: 1.5em; }
 footer { display: none !important; }
 """
 _logger = get_logger(__name__)
@@ -63,7 +63,7 @@ def chat_page(seat: ModelSeat, config: RunConfig) -> gr.Blocks:
     from tunesmith.studio.chat import chat
 
     with gradio.Blocks(title="Tunesmith", fill_width=True, analytics_enabled=False) as page:
-        chat(page, seat, lambda: config)
+        chat(page, seat, lambda: (config, None))
     return page
 
 
@@ -79,7 +79,10 @@ def run_studio(settings: PageSettings) -> None:
     settings.check()
     workspace = Workspace.from_env()
     os.chdir(workspace.root)  # paths in configurations start from the workspace, as for `tunesmith runs`
-    serve(studio_page(workspace), settings, settings.free_port())
+    page = studio_page(workspace)
+    from tunesmith.studio.key_form import page_head
+
+    serve(page, settings, settings.free_port(), page_head())
 
 
 def studio_page(workspace: Workspace) -> gr.Blocks:
@@ -107,8 +110,14 @@ def studio_page(workspace: Workspace) -> gr.Blocks:
     return page
 
 
-def serve(page: gr.Blocks, settings: PageSettings, port: int) -> None:
+def serve(page: gr.Blocks, settings: PageSettings, port: int, head: str = "") -> None:
     """Serves a page until a signal.
+
+    Args:
+        page: what is shown.
+        settings: of the server.
+        port: to listen on.
+        head: what else stands in the page's head.
 
     Raises:
         Interrupted: with the signal's number.
@@ -122,7 +131,7 @@ def serve(page: gr.Blocks, settings: PageSettings, port: int) -> None:
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        url = launch(page, settings, port)
+        url = launch(page, settings, port, head)
         _logger.info("the page is at %s; Ctrl-C stops", url)
         woken.wait()
     finally:
@@ -132,7 +141,7 @@ def serve(page: gr.Blocks, settings: PageSettings, port: int) -> None:
     raise Interrupted("the page has stopped", caught[0])
 
 
-def launch(page: gr.Blocks, settings: PageSettings, port: int) -> str:
+def launch(page: gr.Blocks, settings: PageSettings, port: int, head: str = "") -> str:
     """Starts serving in a thread.
 
     Returns:
@@ -142,10 +151,14 @@ def launch(page: gr.Blocks, settings: PageSettings, port: int) -> str:
         ServingError: the address was taken meanwhile, or there is no public one to be had.
     """
     gradio = _gradio()
+    from starlette.middleware import Middleware
+
+    from tunesmith.studio.gate import MOST_BODY, PageGate
+
     env.exempt_from_proxy("localhost", "127.0.0.1", settings.host)  # Gradio asks itself whether it runs
     # Fonts of this machine, so that nothing is fetched from others.
     theme = gradio.themes.Default(primary_hue="indigo", font=_FONTS, font_mono=_MONO)
-    options: dict[str, Any] = {"theme": theme, "css": _CSS, "footer_links": [], "run_history": False}
+    options: dict[str, Any] = {"theme": theme, "css": _CSS, "footer_links": [], "run_history": False, "head": head}
     try:
         _, local, public = page.launch(
             server_name=settings.host.strip("[]"),
@@ -159,6 +172,8 @@ def launch(page: gr.Blocks, settings: PageSettings, port: int) -> str:
             mcp_server=False,
             pwa=False,
             enable_monitoring=False,
+            app_kwargs={"middleware": [Middleware(PageGate, settings=settings)], "docs_url": None, "redoc_url": None},
+            max_file_size=MOST_BODY,
             **options,
         )
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The model that pages talk to: loaded, asked by many at once, let go. Knows no page and no Gradio."""
+"""The model that pages talk to, or two that are held against each other. Knows no page and no Gradio."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunesmith.config.schema.evaluation import Generating
+from tunesmith.config.schema.key import keys_of
 from tunesmith.core.errors import BusyError, ModelError
 from tunesmith.core.log import get_logger
 from tunesmith.core.types import Conversation, Message, ToolCall
@@ -19,12 +22,15 @@ from tunesmith.inference.dialect import Asked, ModelDialect
 from tunesmith.inference.engine import GenerationRequest, SamplingParams
 from tunesmith.inference.opening import OpenModel, open_model
 from tunesmith.inference.runner import EngineFailedError, EngineRunner, Ticket
+from tunesmith.inference.serving_adapters import can_stay_apart, check_configured, find_configured
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
 
 SLOTS = 8
 """Answers under way together."""
+_DRAWING = tuple(keys_of(Generating))
+"""Keys of how answers are drawn, which two models over one base need not share."""
 _logger = get_logger(__name__)
 
 
@@ -70,9 +76,9 @@ class Answer:
         )
 
 
-@dataclass(slots=True)
-class _Loaded:
-    """A model in memory.
+@dataclass(slots=True, eq=False)
+class _Voice:
+    """One model in memory; two may share a base, and then all but the adapter.
 
     Attributes:
         name: what the page calls it.
@@ -92,9 +98,14 @@ class _Loaded:
     hides_special: bool = True
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "tunesmith-prompts"))
 
+    def close(self) -> None:
+        """Ends answers under way; a second time does nothing."""
+        self.runner.close(drain=False, timeout=30.0)
+        self.writer.shutdown(wait=False, cancel_futures=True)
+
 
 class ModelSeat:
-    """Holds one model, or none.
+    """Holds one model, two beside each other, or none.
 
     Args:
         opening: makes an engine from a configuration.
@@ -102,51 +113,100 @@ class ModelSeat:
 
     def __init__(self, opening: Callable[[RunConfig], OpenModel] | None = None) -> None:
         self._opening = opening or (lambda config: open_model(config, batch_size=SLOTS))
-        self._loaded: _Loaded | None = None
+        self._voices: tuple[_Voice, ...] = ()
         self._lock = threading.Lock()
         self._tickets: dict[Hashable, Ticket] = {}
 
     @property
     def name(self) -> str | None:
-        """The model's name; None: nothing is loaded."""
-        return self._loaded.name if self._loaded else None
+        """The name of the model, or of both; None: nothing is loaded."""
+        return " | ".join(self.names) or None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each model that answers."""
+        return tuple(voice.name for voice in self._voices)
+
+    @property
+    def shares_base(self) -> bool:
+        """Whether two models answer and their base is in memory once."""
+        return len(self._voices) > len({id(voice.runner) for voice in self._voices})
 
     @property
     def defaults(self) -> SamplingParams:
         """Sampling as the configuration of the loaded model says."""
-        return self._loaded.defaults if self._loaded else SamplingParams()
+        return self._voices[0].defaults if self._voices else SamplingParams()
 
     @property
     def thinks(self) -> bool:
-        """Whether the loaded model has a thinking mode."""
-        return self._loaded is not None and self._loaded.dialect.thought_words is not None
+        """Whether a loaded model has a thinking mode."""
+        return any(voice.dialect.thought_words is not None for voice in self._voices)
 
     @property
     def n_running(self) -> int:
         """Answers under way or waiting."""
-        if self._loaded is None:
-            return 0
-        stats = self._loaded.runner.stats()
-        return stats.running + stats.queued
+        stats = [runner.stats() for runner in self._runners()]
+        return sum(one.running + one.queued for one in stats)
 
-    def load(self, config: RunConfig) -> None:
+    def _runners(self) -> list[EngineRunner]:
+        return list({id(voice.runner): voice.runner for voice in self._voices}.values())
+
+    def load(self, config: RunConfig, beside: RunConfig | None = None) -> None:
         """Loads what a configuration names, in place of what is loaded; takes its time.
+
+        Args:
+            config: of the model.
+            beside: of a second one that answers the same; where both are adapters of one base it is loaded once.
 
         Raises:
             TunesmithError: it cannot be loaded; nothing is loaded then.
         """
         with self._lock:
             self._drop()
-            opened = self._opening(config)
-            self._loaded = _Loaded(
-                name=_name_of(config),
-                runner=EngineRunner(opened.engine),
-                dialect=ModelDialect(opened.form),
-                adapter=opened.adapter,
-                defaults=SamplingParams.from_config(config, seed=config.seed if "seed" in config.explicit else None),
-                hides_special=config.skip_special_tokens,
+            self._voices = self._opened(config, beside)
+        _logger.info("%s: loaded%s", self.name, ", one base" if self.shares_base else "")
+
+    def _opened(self, config: RunConfig, beside: RunConfig | None) -> tuple[_Voice, ...]:
+        together = self._over_one_base(config, beside) if beside else ()
+        if together:
+            return together
+        first = _voice_of(config, self._opening(config))
+        if beside is None:
+            return (first,)
+        try:
+            return first, _voice_of(beside, self._opening(beside))
+        except BaseException:
+            first.close()
+            raise
+
+    def _over_one_base(self, config: RunConfig, beside: RunConfig) -> tuple[_Voice, ...]:
+        """Both models over one base; none where that cannot be."""
+        from tunesmith.models.load import base_folder
+
+        adapters = find_separable(config, beside)
+        if adapters is None:
+            return ()
+        opened = self._opening(config.replace(adapter_name_or_path=[]))
+        try:
+            for name, folder in adapters.items():
+                if opened.model is not None:
+                    check_configured({name: folder}, base_folder(opened.model), force=config.force_base)
+                opened.engine.add_adapter(name, folder)
+        except ModelError as reason:
+            _logger.info("%s. Each model is loaded with a base of its own", reason)
+            del opened
+            _give_memory_back()
+            return ()
+        first = _voice_of(config, opened)
+        return tuple(
+            replace(
+                first,
+                name=_name_of(one),
+                adapter=next(iter(one.adapter_name_or_path), None),
+                defaults=_sampling_of(one),
             )
-        _logger.info("%s is loaded", self._loaded.name)
+            for one in (config, beside)
+        )
 
     def unload(self) -> None:
         """Lets the model go; answers under way end."""
@@ -154,18 +214,23 @@ class ModelSeat:
             self._drop()
 
     def _drop(self) -> None:
-        if self._loaded is None:
+        if not self._voices:
             return
-        gone, self._loaded = self._loaded, None
-        gone.runner.close(drain=False, timeout=30.0)
-        gone.writer.shutdown(wait=False, cancel_futures=True)
-        name = gone.name
-        del gone
+        name, gone, self._voices = self.name, self._voices, ()
+        for voice in gone:
+            voice.close()
+        del gone, voice
         _give_memory_back()
         _logger.info("%s is unloaded", name)
 
     async def answer(
-        self, page: Hashable, conversation: Conversation, sampling: SamplingParams, thinking: bool | None = None
+        self,
+        page: Hashable,
+        conversation: Conversation,
+        sampling: SamplingParams,
+        thinking: bool | None = None,
+        *,
+        place: int = 0,
     ) -> AsyncIterator[Answer]:
         """Yields the answer as it grows; leaving the iterator ends the work.
 
@@ -174,13 +239,14 @@ class ModelSeat:
             conversation: ends with what is to be answered.
             sampling: how tokens are chosen.
             thinking: whether the model is to think; None: as the configuration says.
+            place: of the model that answers, where two are loaded.
 
         Raises:
             TunesmithError: nothing is loaded, the conversation cannot be written, or it does not fit.
         """
-        loaded = self._loaded
-        if loaded is None:
+        if not self._voices:
             raise ModelError("no model is loaded; press Load first")
+        loaded = self._voices[place]
         began = time.monotonic()
         loop = asyncio.get_running_loop()
         asked: Asked = await loop.run_in_executor(loaded.writer, loaded.dialect.written, conversation, thinking)
@@ -198,7 +264,7 @@ class ModelSeat:
                     if reader.is_over:
                         return
             except BusyError as error:
-                if self._loaded is loaded:
+                if loaded in self._voices:
                     raise
                 raise ModelError("the model was unloaded before the answer was whole") from error
             except EngineFailedError as error:
@@ -213,6 +279,35 @@ class ModelSeat:
         ticket = self._tickets.get(page)
         if ticket is not None:
             ticket.cancel()
+
+
+def find_separable(config: RunConfig, beside: RunConfig) -> dict[str, Path] | None:
+    """Folders of the adapters of two models that are one base with at most one adapter each; None for others."""
+    alone = [_without(one, "adapter_name_or_path", "seed", *_DRAWING) for one in (config, beside)]
+    is_ours = config.infer_backend == "huggingface"
+    if not is_ours or alone[0] != alone[1] or any(len(one.adapter_name_or_path) > 1 for one in (config, beside)):
+        return None
+    found = [find_configured(one) for one in (config, beside)]
+    return found[0] | found[1] if all(map(can_stay_apart, found)) else None
+
+
+def _without(config: RunConfig, *names: str) -> dict[str, object]:
+    return {name: value for name, value in config.to_dict().items() if name not in names}
+
+
+def _voice_of(config: RunConfig, opened: OpenModel) -> _Voice:
+    return _Voice(
+        name=_name_of(config),
+        runner=EngineRunner(opened.engine),
+        dialect=ModelDialect(opened.form),
+        adapter=opened.adapter,
+        defaults=_sampling_of(config),
+        hides_special=config.skip_special_tokens,
+    )
+
+
+def _sampling_of(config: RunConfig) -> SamplingParams:
+    return SamplingParams.from_config(config, seed=config.seed if "seed" in config.explicit else None)
 
 
 def _name_of(config: RunConfig) -> str:

@@ -32,12 +32,14 @@ class Studio:
         workspace: which folder it may touch.
         language: a Radio with `en` or `zh`; an input of handlers that say something.
         parts: worded components and their texts; filled by `worded`.
+        train_form: the form of the tab Train, for tabs that fill it; that tab sets it.
     """
 
     page: gr.Blocks
     workspace: Workspace
     language: gr.Radio
     parts: list[tuple[Any, dict[str, str]]] = field(default_factory=list)
+    train_form: Any = None
 
     def worded(self, part: _Made, **keys: str) -> _Made:
         """Gives a component its texts, now and whenever the language is switched.
@@ -135,3 +137,16 @@ def shown_error(error: Exception, language: str = "en") -> gr.Error:
         text = say("shell.fault", language)
     body = html.escape(text).replace("\n", "<br>")
     return gr.Error(body, duration=None, title=say("shell.refused", language), print_exception=False)
+
+
+def server_function(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Makes a function that a script on the page may call: what it must not have is empty, and says nothing."""
+
+    def asked_for(asked: Any = None) -> Any:
+        try:
+            return function(asked)
+        except (TunesmithError, AttributeError, TypeError, ValueError, OSError):
+            return {}
+
+    asked_for.__name__ = function.__name__
+    return asked_for

@@ -7,6 +7,7 @@ from typing import Any
 
 from tunesmith.config.optimizer_rules import optimizer_family, updates_in_backward
 from tunesmith.config.schema import RunConfig
+from tunesmith.core.errors import TrainingError
 from tunesmith.core.log import get_logger
 from tunesmith.models.dtype import device
 
@@ -62,6 +63,9 @@ def training_arguments(config: RunConfig, *, autocast: str | None) -> Any:
     Args:
         config: every key that TrainingArguments owns passes through.
         autocast: `bf16`, `fp16` or None, from models/dtype.py.
+
+    Raises:
+        TrainingError: transformers refuses a value, such as `tf32` on a machine without it.
     """
     from transformers import TrainingArguments
 
@@ -103,4 +107,7 @@ def training_arguments(config: RunConfig, *, autocast: str | None) -> Any:
     if config.early_stopping_steps and config.metric_for_best_model is None:
         values["metric_for_best_model"] = "loss"
         values["greater_is_better"] = False
-    return TrainingArguments(**values)
+    try:
+        return TrainingArguments(**values)
+    except ValueError as error:
+        raise TrainingError(f"transformers refuses these keys on this machine: {error}") from error

@@ -12,6 +12,7 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any
 
+import psutil
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tunesmith.core.log import get_logger
@@ -37,6 +38,15 @@ def metrics_of(logs: dict[str, Any]) -> dict[str, float]:
     if "rewards/accuracies" in found:
         found.setdefault("accuracy", found["rewards/accuracies"])
     return found
+
+
+def memory_gb() -> float:
+    """What this process holds in GB: the most so far on its GPU, or without one now in the machine's memory."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    held = torch.cuda.max_memory_allocated() if on_gpu else psutil.Process().memory_info().rss
+    return round(held / 1e9, 3)
 
 
 def _clock(seconds: float) -> str:
@@ -130,6 +140,8 @@ class LogWriter(TrainerCallback):
         with (self._run.folder / TRAINER_LOG).open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line) + "\n")
         numbers = {key: value for key, value in logs.items() if isinstance(value, int | float)}
+        if "loss" in numbers:
+            numbers |= {"tokens_per_second": round(self._pace.tokens_per_second(), 1), "memory_gb": memory_gb()}
         self._run.emit("log", **numbers, step=state.global_step, total_steps=state.max_steps)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -67,7 +67,11 @@ class Tokenizer(Group):
     resize_vocab: bool = key(
         False, "Grow the embeddings to the tokenizer's size; new tokens turn this on by themselves."
     )
-    split_special_tokens: bool = key(False, "Let the tokenizer cut special tokens in plain text into pieces.")
+    split_special_tokens: bool = key(
+        False,
+        "Let the tokenizer cut special tokens in plain text into pieces.",
+        note="Text of rows never becomes a special token anyway; the tokenizer beside the result is told.",
+    )
     add_tokens: tuple[str, ...] = key((), "New plain tokens. With LoRA only their rows are trained.")
     add_special_tokens: tuple[str, ...] = key((), "New special tokens. With LoRA only their rows are trained.")
     new_special_tokens_config: str | None = key(

@@ -1,0 +1,113 @@
+"""No value of a form names a file outside the workspace: every text that can be a path is held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+from tunesmith.core.errors import Problem, TunesmithError
+from tunesmith.data.catalog import DEFAULT_DIR
+from tunesmith.studio.choices import guard_datasets
+from tunesmith.studio.workspace import Workspace
+
+FREE_TEXT = frozenset(
+    {
+        "default_system",
+        "row_system",
+        "stop",
+        "add_tokens",
+        "add_special_tokens",
+        "base_url",
+        "swanlab_lark_webhook_url",
+    }
+)
+"""Keys whose text is never opened as a file; all others are looked at."""
+INSIDE = frozenset(
+    {
+        "output_dir",
+        "export_dir",
+        "save_dir",
+        "save_name",
+        "matrix_save_name",
+        "tokenized_path",
+        "logging_dir",
+        "profiler_output_dir",
+        "swanlab_logdir",
+        "offload_folder",
+        "cache_dir",
+        "metrics",
+        "eval_metrics",
+        "reward_funcs",
+    }
+)
+"""Keys that name what is written or run as code: in the workspace itself, not only where a page may read."""
+_FILE_SCHEMES = ("file:", "local:")
+
+
+def path_problems(values: Mapping[str, Any], workspace: Workspace) -> list[Problem]:
+    """What leaves the workspace.
+
+    Args:
+        values: key -> value.
+        workspace: which no path may leave.
+    """
+    found = []
+    for name, value in values.items():
+        if name in FREE_TEXT:
+            continue
+        for text in _texts(value):
+            try:
+                _check(name, text, workspace)
+            except TunesmithError as error:
+                found.append(Problem(f"{name}: {error}"))
+                break
+    return found or _dataset_problems(values, workspace)
+
+
+def _dataset_problems(values: Mapping[str, Any], workspace: Workspace) -> list[Problem]:
+    """What entries of dataset_info.json name outside, and names that nobody knows."""
+    names = [name for key in ("dataset", "eval_dataset") for name in values.get(key) or () if isinstance(name, str)]
+    try:
+        guard_datasets(workspace, str(values.get("dataset_dir") or DEFAULT_DIR), names)
+    except TunesmithError as error:
+        return [Problem(str(error))]
+    return []
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield str(value)
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield str(name)
+            yield from _texts(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _texts(item)
+
+
+def _check(name: str, text: str, workspace: Workspace) -> None:
+    for part in {text, *text.split(","), text.partition(":")[0], text.rpartition(":")[0]}:
+        plain = part.strip()
+        if plain.lower().startswith(_FILE_SCHEMES):
+            raise TunesmithError(f"{plain} names a file by an address; write its path")
+        if not plain or "\n" in plain:
+            continue
+        if name in INSIDE:
+            workspace.inside(plain)
+        elif _leads_away(plain) or _is_there(plain, workspace):
+            workspace.readable_path(plain)
+
+
+def _leads_away(text: str) -> bool:
+    is_absolute = text.startswith(("/", "~", "\\")) or bool(PureWindowsPath(text).drive)
+    return is_absolute or ".." in PurePosixPath(text.replace("\\", "/")).parts
+
+
+def _is_there(text: str, workspace: Workspace) -> bool:
+    """Whether it is a name in the workspace: a link there may lead out."""
+    try:
+        return (workspace.root / text).exists() or (workspace.root / text).is_symlink()
+    except (OSError, ValueError):
+        return False

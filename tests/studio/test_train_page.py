@@ -1,0 +1,312 @@
+"""The studio in real Chromium over real runs of a tiny model: start, watch, reload, stop, resume, deaths, the queue."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import make_tiny_llama, make_tiny_tokenizer
+from tests.studio.server import Server, studio
+
+from tunesmith.core.run_state import find_runs, read_state
+from tunesmith.recipes.runs import stop
+
+pytestmark = pytest.mark.slow
+
+STATE = "#train-live .live"
+FORM = {
+    "model_name_or_path": "tiny",
+    "dataset": "identity",
+    "dataset_dir": "data",
+    "max_samples": "12",
+    "cutoff_len": "64",
+    "learning_rate": "1e-3",
+    "num_train_epochs": "10",
+    "gradient_accumulation_steps": "1",
+    "logging_steps": "1",
+    "save_steps": "1000",
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A workspace with a tiny model; what still runs or waits in it at the end is ended."""
+    folder = tmp_path_factory.mktemp("workspace")
+    make_tiny_llama().save_pretrained(folder / "tiny")
+    make_tiny_tokenizer().save_pretrained(folder / "tiny")
+    yield folder
+    for run in sorted(find_runs(folder), key=lambda run: run.state != "queued"):  # what waits must not begin now
+        if run.is_active:
+            stop(run, now=True)
+
+
+@pytest.fixture(scope="module")
+def server(root: Path) -> Iterator[Server]:
+    with studio(root) as started:
+        yield started
+
+
+class Window:
+    """A browser window on the studio."""
+
+    def __init__(self, page: Any, url: str) -> None:
+        self.page, self.url = page, url
+        self.errors: list[str] = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.set_default_timeout(60_000)
+        self.open()
+
+    def open(self) -> None:
+        self.page.goto(self.url)
+        self.page.wait_for_selector("#train-form [data-ready]")
+
+    def fill(self, **said: str) -> None:
+        for name, text in said.items():
+            field = self.page.locator(f"#train-form [name={name}]")
+            if field.evaluate("node => node.tagName") == "SELECT":
+                field.select_option(text)
+            else:
+                field.fill(text)
+
+    def field(self, name: str) -> str:
+        return str(self.page.locator(f"#train-form [name={name}]").input_value())
+
+    @property
+    def state(self) -> str:
+        return str(self.page.get_attribute(STATE, "data-state"))
+
+    @property
+    def step(self) -> int:
+        return int(self.page.locator(f"{STATE} .bar").evaluate("node => node.value"))
+
+    def points(self, name: str = "loss") -> int:
+        """Points of a curve, 0 where it is not drawn."""
+        path = self.page.locator(f"#train-live [data-curve={name}] path.curve")
+        return str(path.get_attribute("d")).count(",") if path.count() else 0
+
+    def text(self, place: str) -> str:
+        return str(self.page.inner_text(place))
+
+    def until(self, is_so: Callable[[], bool], seconds: float = 400.0) -> float:
+        """Waits for the page; gives how long it took."""
+        began = time.monotonic()
+        while not is_so():
+            assert time.monotonic() - began < seconds, f"never; {self.text('#train-live')[:600]}"
+            self.page.wait_for_timeout(50)
+        return time.monotonic() - began
+
+
+@pytest.fixture
+def opened(browser: Any, server: Server) -> Iterator[Callable[..., Window]]:
+    contexts = []
+
+    def make(width: int = 1280, height: int = 720) -> Window:
+        context = browser.new_context(viewport={"width": width, "height": height})
+        contexts.append(context)
+        return Window(context.new_page(), server.url)
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+def keep(window: Window, name: str) -> None:
+    """Screenshots stay where `TUNESMITH_SHOTS` says."""
+    folder = os.environ.get("TUNESMITH_SHOTS")
+    if folder:
+        window.page.screenshot(path=f"{folder}/{name}.png")
+
+
+def test_a_newcomers_path(opened: Callable[..., Window], root: Path) -> None:
+    window = opened()
+    window.fill(**FORM | {"output_dir": "saves/first", "num_train_epochs": "20000"})
+    window.page.click("#train-preview")
+    window.page.wait_for_selector("#train-yaml .cm-content")
+    assert "output_dir=saves/first" in window.text("#train-command")
+    assert "num_train_epochs: 20000" in window.text("#train-yaml")
+    window.page.click("#train-start")
+    window.until(lambda: window.state == "running" and window.points() > 3)
+    assert "step" in window.text(f"{STATE} .facts")
+    assert (root / "saves/first/llamaboard_config.yaml").is_file()
+    keep(window, "running")
+
+    window.open()  # a reload in the middle: the same run, the whole curve, what was typed
+    window.until(lambda: window.state == "running" and window.points() > 3)
+    assert window.text(f"{STATE} .name") == "saves/first"
+    assert window.field("learning_rate") == "1e-3"
+    second = opened()  # another browser shows the same
+    second.until(lambda: second.state == "running" and second.points() > 3)
+
+    window.page.click("#train-stop")
+    window.until(lambda: window.state == "stopped")
+    second.until(lambda: second.state == "stopped")
+    stopped = read_state(root / "saves/first")
+    assert stopped is not None
+    assert (root / f"saves/first/checkpoint-{stopped.step}").is_dir()
+    window.page.click("#train-resume")
+    window.until(lambda: window.state == "running")
+    window.until(lambda: window.step > stopped.step)
+    window.page.click("#train-stop")
+    window.until(lambda: window.state == "stopped")
+    steps = [json.loads(line).get("step", 0) for line in (root / "saves/first/events.jsonl").open()]
+    assert max(steps) > stopped.step
+    assert window.errors == second.errors == []
+
+
+def test_what_is_wrong_is_said_and_nothing_is_started(opened: Callable[..., Window], root: Path) -> None:
+    window = opened()
+    window.fill(**FORM, output_dir="saves/wrong", lora_rank="many")
+    window.page.click("#train-start")
+    window.page.wait_for_selector("text=lora_rank takes a whole number")
+    assert not (root / "saves/wrong").exists()
+    window.fill(lora_rank="4", output_dir="/tmp/elsewhere")
+    window.page.click("#train-check")
+    window.page.wait_for_selector("text=outside the workspace")
+    assert window.errors == []
+
+
+def test_a_killed_trainer_is_seen_within_five_seconds(opened: Callable[..., Window], root: Path) -> None:
+    window = opened()
+    window.fill(**FORM | {"output_dir": "saves/killed", "num_train_epochs": "20000"})
+    window.page.click("#train-start")
+    window.until(lambda: window.state == "running" and window.points() > 2)
+    state = read_state(root / "saves/killed")
+    assert state is not None
+    os.kill(state.pid, signal.SIGKILL)
+    assert window.until(lambda: window.state == "failed") < 5
+    assert "SIGKILL" in window.text(f"{STATE} .reason") or "gone" in window.text(f"{STATE} .reason")
+    assert window.page.locator(f"{STATE} .lines td").count() > 2
+    keep(window, "failed")
+
+
+def test_a_killed_page_server_takes_no_run_along(browser: Any, root: Path) -> None:
+    context = browser.new_context()
+    with studio(root) as first:
+        window = Window(context.new_page(), first.url)
+        window.fill(**FORM | {"output_dir": "saves/alone", "num_train_epochs": "20000"})
+        window.page.click("#train-start")
+        window.until(lambda: window.state == "running" and window.points() > 2)
+        first.kill()
+    window.page.wait_for_selector(f"{STATE}.is-away")
+    state = read_state(root / "saves/alone")
+    assert state is not None
+    assert state.state == "running"
+    with studio(root) as again:
+        fresh = Window(context.new_page(), again.url)
+        fresh.until(lambda: fresh.state == "running" and fresh.points() > 2)
+        assert fresh.text(f"{STATE} .name") == "saves/alone"
+        fresh.page.click("#train-stop")
+        fresh.until(lambda: fresh.state == "stopped")
+    context.close()
+
+
+def test_runs_are_compared_and_cloned(opened: Callable[..., Window], root: Path) -> None:
+    window = opened()
+    window.fill(**FORM | {"output_dir": "saves/short", "num_train_epochs": "2"})
+    window.page.click("#train-start")
+    window.until(lambda: window.state == "finished")
+    window.page.click("#tab-runs-button")
+    box = window.page.locator("#runs-list [data-folder='saves/short'] input")
+    box.click()
+    window.page.click("#runs-clone button")
+    window.page.fill("#runs-output textarea, #runs-output input", "saves/sweep")
+    window.page.fill("#runs-changes textarea", "learning_rate=1e-4,1e-2")
+    window.page.click("#runs-sweep_button")
+    names = ("learning_rate=1e-4", "learning_rate=1e-2")
+    window.until(lambda: all(_is_finished(root / "saves/sweep" / name) for name in names), 240)
+    for name in names:
+        window.page.locator(f"#runs-list input[data-folder='saves/sweep/{name}']").click()
+    window.page.click("#runs-compare")
+    window.page.wait_for_selector("#runs-beside [data-curve=loss]")
+    window.until(lambda: window.page.locator("#runs-beside [data-curve=loss] path.curve").count() == 3)
+    assert "learning_rate" in window.text("#runs-beside")
+    keep(window, "runs")
+    window.page.click("#runs-to_form")
+    window.page.wait_for_selector("#runs-said strong")
+    window.page.click("#tab-train-button")
+    assert float(window.field("learning_rate")) == 1e-2
+    assert window.errors == []
+
+
+def _is_finished(folder: Path) -> bool:
+    state = read_state(folder)
+    return state is not None and state.state == "finished"
+
+
+def test_the_keyboard_and_a_phone_are_enough(opened: Callable[..., Window]) -> None:
+    window = opened(390, 844)
+    assert window.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    window.page.focus("#train-form [name=model_name_or_path]")
+    window.page.keyboard.type("tiny")
+    for _ in range(40):  # Tab goes from field to field, in the order of the page
+        window.page.keyboard.press("Tab")
+        if window.page.evaluate("document.activeElement.name") == "learning_rate":
+            break
+    window.page.keyboard.press("Control+A")
+    window.page.keyboard.type("2e-4")
+    assert (window.field("model_name_or_path"), window.field("learning_rate")) == ("tiny", "2e-4")
+    for _ in range(120):
+        window.page.keyboard.press("Tab")
+        if window.page.evaluate("document.activeElement.id") == "train-check":
+            break
+    window.page.keyboard.press("Enter")
+    window.page.wait_for_selector("text=dataset")
+    unnamed = """[...document.querySelectorAll('#train-form input, #train-form select, #train-form textarea')]
+        .filter(node => !(node.labels?.length || node.getAttribute('aria-label'))).map(node => node.name)"""
+    assert window.page.evaluate(unnamed) == []
+
+
+CONTRAST = """(places) => places.map(place => {
+  const clear = /rgba\\(0, 0, 0, 0\\)|transparent/;
+  const part = (v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (text) => {
+    const [r, g, b] = text.match(/[\\d.]+/g).map(v => part(Number(v) / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const node = document.querySelector(place);
+  let back = node;
+  while (back && clear.test(getComputedStyle(back).backgroundColor)) back = back.parentElement;
+  const ground = back ? getComputedStyle(back).backgroundColor : 'rgb(255, 255, 255)';
+  const [a, b] = [light(getComputedStyle(node).color), light(ground)];
+  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+})"""
+"""Contrast of the words at some places to what is behind them, as WCAG measures it."""
+
+
+def test_words_stand_out_from_their_ground(opened: Callable[..., Window]) -> None:
+    window = opened()
+    places = ["#train-form .help", "#train-form label", "#train-form code", "#train-live .badge", "#train-start"]
+    assert all(ratio >= 4.4 for ratio in window.page.evaluate(CONTRAST, places))
+
+
+def test_the_language_is_switched_and_the_search_finds_chinese(opened: Callable[..., Window]) -> None:
+    window = opened()
+    window.page.click("#studio-language label:nth-child(2)")
+    window.page.wait_for_selector("#train-start:has-text('开始')")
+    window.until(lambda: "学习率" in window.text("#train-form"))
+    window.page.click("#train-form details.advanced > summary")
+    window.page.fill("#train-form .find", "权重衰减")
+    window.until(lambda: window.page.locator("#train-form [data-key=weight_decay]").is_visible())
+    assert not window.page.locator("#train-form [data-key=galore_rank]").is_visible()
+    keep(window, "chinese")
+
+
+def test_the_whole_schema_is_on_the_page(opened: Callable[..., Window]) -> None:
+    from tunesmith.config.schema import KEYS
+
+    window = opened()
+    names = window.page.evaluate(
+        "[...document.querySelectorAll('#train-form [data-key]')].map(node => node.dataset.key)"
+    )
+    assert set(names) == set(KEYS)
+    assert len(names) == len(set(names))
+    assert (
+        window.page.evaluate("performance.timing.domContentLoadedEventEnd - performance.timing.navigationStart")
+        < 20_000
+    )
