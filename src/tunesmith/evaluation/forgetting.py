@@ -192,7 +192,7 @@ def t_quantile(tail: float, freedom: int) -> float:
 def table_lines(verdict: Verdict) -> list[str]:
     """The verdict and a table for the terminal."""
     head = ("field", "items", "loss (nats)", "at least", "at most", "right before", "after", "p", "")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for one in verdict.losses:
         shares = ["-" if share is None else f"{share:.0%}" for share in (one.right_before, one.right_after)]
         rows.append((

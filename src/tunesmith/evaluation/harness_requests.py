@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.runs import Run
-from tunesmith.core.types import Message
+from tunesmith.core.types import Message, Role
 from tunesmith.evaluation.progress import ProgressBar
 from tunesmith.inference.chat import ChatFormat
 from tunesmith.inference.engine import Engine, GenerationRequest, SamplingParams
@@ -134,10 +134,10 @@ class HarnessAnswers:
         """Messages as the configured template writes them, up to where the model answers."""
         if not add_generation_prompt:
             raise TunesmithError("this task of lm_eval begins the model's answer itself: use template: fewshot")
-        messages = [Message(turn["role"], turn["content"]) for turn in history]
+        messages = [Message(cast(Role, turn["role"]), turn["content"]) for turn in history]
         return str(self.form.tokenizer.decode(self.form.prompt_ids(messages)))
 
-    def _answers(self, kind: str, requests: Sequence[Any], ask: Ask) -> Any:
+    def _answers(self, kind: str, requests: Sequence[Any], ask: Ask) -> list[Any]:
         keys = [request_key(kind, request) for request in requests]
         first = {key: place for place, key in reversed(list(enumerate(keys)))}
         missing = [place for key, place in first.items() if key not in self.known]
