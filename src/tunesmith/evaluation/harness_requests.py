@@ -134,7 +134,7 @@ class HarnessAnswers:
         """Messages as the configured template writes them, up to where the model answers."""
         if not add_generation_prompt:
             raise TunesmithError("this task of lm_eval begins the model's answer itself: use template: fewshot")
-        messages = [Message(cast(Role, turn["role"]), turn["content"]) for turn in history]
+        messages = [Message(cast("Role", turn["role"]), turn["content"]) for turn in history]
         return str(self.form.tokenizer.decode(self.form.prompt_ids(messages)))
 
     def _answers(self, kind: str, requests: Sequence[Any], ask: Ask) -> list[Any]:
