@@ -90,7 +90,7 @@ def test_every_command_refuses_its_own() -> None:
         "chat": {"use_kt": True},
         "export": {"export_quantization_bit": 4},
         "data": {"ms_hub_token": "x"},
-        "eval": {"forgetting": True},
+        "eval": {"ms_hub_token": "x"},
     }.items():
         with pytest.raises(ConfigError, match="not built yet"):
             RunConfig.from_dict(settings, command=command)

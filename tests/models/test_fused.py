@@ -70,3 +70,14 @@ def test_other_kinds_of_adapters_keep_their_own_code(keys: dict[str, Any]) -> No
 def test_a_gate_with_another_activation_is_left_alone() -> None:
     model = make_tiny_llama(hidden_act="gelu")
     assert fuse(model) == 0
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_under_autocast_layers_compute_as_before(half: torch.dtype) -> None:
+    """As in evaluation with `bf16_full_eval` of a run that trains in fp32."""
+    model, ids = adapted(), torch.arange(3, 13)[None]
+    model.eval()
+    with torch.no_grad(), torch.autocast("cpu", half):
+        before = model(input_ids=ids).logits
+        fuse(model)
+        assert torch.allclose(model(input_ids=ids).logits, before, atol=1e-2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import make_tiny_llama
+from transformers import TrainerCallback
 
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import TrainingError
@@ -222,6 +224,30 @@ def test_eval_loss_is_the_mean_over_tokens_not_over_batches(tmp_path: Path) -> N
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert losses[0] == pytest.approx(losses[2], rel=1e-5)
+
+
+class HeldTensors(TrainerCallback):
+    """Numbers in all tensors that are alive after batches of an evaluation, at every tenth."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.held: list[int] = []
+
+    def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:
+        self.calls += 1
+        if self.calls % 10 == 0:
+            gc.collect()
+            self.held.append(sum(one.numel() for one in gc.get_objects() if type(one) is torch.Tensor))
+
+
+@pytest.mark.parametrize("keys", [{}, {"eval_accumulation_steps": 1000}, {"compute_accuracy": True}], ids=str)
+def test_memory_does_not_grow_with_the_evaluation_set(tmp_path: Path, keys: dict[str, Any]) -> None:
+    """After 40 batches no more tensors are alive than after ten: nothing of a batch is kept but sums."""
+    watch = HeldTensors()
+    rows = Rows(40, seed=5)
+    make_trainer(tmp_path, Rows(4), eval_rows=rows, per_device_eval_batch_size=1, callbacks=[watch], **keys).evaluate()
+    assert len(watch.held) == 4
+    assert max(watch.held) - watch.held[0] < 24 * 400, "less than the logits of one row"
 
 
 def test_a_non_finite_loss_stops_the_run_and_names_its_rows(tmp_path: Path) -> None:

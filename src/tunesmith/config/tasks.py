@@ -54,6 +54,9 @@ def task_is_named(config: RunConfig) -> Iterator[Fault]:
     if not config.task and not config.forgetting:
         fix = "set task: mmlu_test, or the path of a task's YAML file, or lm_eval:NAME; or forgetting: true"
         yield Fault(("task",), "task is missing", fix)
+    elif config.forgetting and not config.task and not (config.adapter_name_or_path or config.ref_model):
+        what = "forgetting compares a tuned model with the one before, and only one is named"
+        yield Fault(("forgetting",), what, "name the adapter, or the model before tuning: ref_model")
     elif config.task and config.forgetting:
         what = "forgetting and task exclude each other: they are two evaluations"
         yield Fault(("forgetting", "task"), what, "keep one")

@@ -39,13 +39,14 @@ def refuse_others(file: Path, fingerprint: str) -> None:
 
 
 def begin_rows(file: Path, fingerprint: str, total: int) -> None:
-    """Notes what the rows of a file belong to and cuts off a torn last one."""
+    """Notes what the rows of a file belong to and cuts off a torn last one; `total` 0: nobody knows yet."""
     write_json(state_file(file), {"fingerprint": fingerprint, "rows": total})
     lines = whole_lines(file)
     with file.open("ab") as handle:
         handle.truncate(sum(map(len, lines)))
     if lines:
-        _logger.info("%s: %d of %d rows are there, going on with the next", file, len(lines), total)
+        of_all = f" of {total}" if total else ""
+        _logger.info("%s: %d%s rows are there, going on with the next", file, len(lines), of_all)
 
 
 def row_line(row: dict[str, Any]) -> bytes:

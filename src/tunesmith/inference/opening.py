@@ -107,6 +107,12 @@ def open_model(
     return OpenModel(opened.engine, form, opened.adapter, opened.adapters, opened.model)
 
 
+def open_engine(config: RunConfig, tokenizer: PreTrainedTokenizerBase, *, batch_size: int) -> Opened:
+    """An engine without the messages' side, for what reads plain text; adapters are on the model for good."""
+    opened: Opened = lookup(OPENERS, config.infer_backend)(config, tokenizer, batch_size, False)
+    return opened
+
+
 def open_huggingface(
     config: RunConfig, tokenizer: PreTrainedTokenizerBase, batch_size: int, keep_apart: bool
 ) -> Opened:

@@ -113,7 +113,8 @@ def _lora_forward(module: Any) -> Any:
     base, original = module.base_layer, module.forward
 
     def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if args or kwargs or module.merged or module.disable_adapters or x.dtype != base.weight.dtype:
+        is_mixed = x.dtype != base.weight.dtype or torch.is_autocast_enabled(x.device.type)  # bf16_full_eval
+        if args or kwargs or module.merged or module.disable_adapters or is_mixed:
             return original(x, *args, **kwargs)
         down, up = module.lora_A[name].weight, module.lora_B[name].weight
         return _LoraLinear.apply(x, base, down, up, module.scaling[name])

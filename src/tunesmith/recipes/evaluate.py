@@ -28,22 +28,25 @@ def run(config: RunConfig) -> None:
         TunesmithError: the model or the questions cannot be had, or `save_dir` holds other results.
     """
     folder = Path(config.save_dir).expanduser() if config.save_dir else None
+    with Run(folder).working("eval") if folder else nullcontext():
+        facts = _evaluate(config, folder)
+        if folder is None:
+            _logger.info("set save_dir to keep the answers")
+            return
+        write_atomic(folder / "eval_args.yaml", config.to_yaml())
+        Run(folder).emit("evaluated", task=config.task or "forgetting", **facts)
+        _logger.info("results: %s", folder)
+
+
+def _evaluate(config: RunConfig, folder: Path | None) -> dict[str, Any]:
+    if config.forgetting:
+        from tunesmith.recipes.forgetting import forgetting
+
+        return forgetting(config, folder)
     task = parse_task(config.task or "", config.split)
     if config.split and task.split != config.split:
         _logger.warning("split: %s is ignored: the task is called %s", config.split, config.task)
-    with Run(folder).working("eval") if folder else nullcontext():
-        _evaluate(config, task, folder)
-
-
-def _evaluate(config: RunConfig, task: TaskName, folder: Path | None) -> None:
-    kinds = {"benchmark": benchmark, "file": own_task}
-    facts = kinds[task.kind](config, task, folder)
-    if folder is None:
-        _logger.info("set save_dir to keep the answers")
-        return
-    write_atomic(folder / "eval_args.yaml", config.to_yaml())
-    Run(folder).emit("evaluated", task=config.task, **facts)
-    _logger.info("results: %s", folder)
+    return {"benchmark": benchmark, "file": own_task, "lm_eval": harness}[task.kind](config, task, folder)
 
 
 def benchmark(config: RunConfig, task: TaskName, folder: Path | None) -> dict[str, Any]:
@@ -78,6 +81,18 @@ def own_task(config: RunConfig, task: TaskName, folder: Path | None) -> dict[str
         )
         write_json(folder / "summary.json", {**facts, "metrics": found})
     return {name: entry["value"] for name, entry in found.items()}
+
+
+def harness(config: RunConfig, task: TaskName, folder: Path | None) -> dict[str, Any]:
+    """Tasks of lm-evaluation-harness."""
+    from tunesmith.recipes.harness import run_tasks
+
+    started = time.monotonic()
+    found = run_tasks(config, task, folder)
+    if folder is not None:
+        facts = about(config, task, found["questions"], time.monotonic() - started)
+        write_json(folder / "summary.json", {**facts, "n_shot": found["n_shot"], "metrics": found["metrics"]})
+    return {"metrics": found["metrics"]}
 
 
 def choices(

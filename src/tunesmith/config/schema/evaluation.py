@@ -110,5 +110,5 @@ class Evaluation(Group):
     forgetting: bool = key(
         False,
         "Instead of a `task`: a fixed set of questions before and after tuning, and whether the model forgot.",
-        not_yet="the probe",
+        note="Before is `ref_model`, or the base without `adapter_name_or_path`.",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tunesmith.config.schema.key import Group, key
+from tunesmith.config.schema.key import EVAL, TRAIN, Group, key
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -27,7 +27,12 @@ class Preference(Group):
     simpo_gamma: float = key(0.5, "Margin of SimPO.", ge=0)
     kto_chosen_weight: float = key(1.0, "Weight of good answers in KTO.", ge=0)
     kto_rejected_weight: float = key(1.0, "Weight of bad answers in KTO.", ge=0)
-    ref_model: str | None = key(None, "Reference model; default: the model that training starts from.")
+    ref_model: str | None = key(
+        None,
+        "Reference model; default: the model that training starts from.",
+        note="With `forgetting` it is the model before tuning.",
+        commands=(*TRAIN, *EVAL),
+    )
     ref_model_adapters: tuple[str, ...] = key(
         (), "Adapters merged into the reference model, or without one into the base."
     )

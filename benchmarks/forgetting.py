@@ -1,0 +1,131 @@
+"""Verdicts of `tunesmith eval --forgetting` on the real 135M model: harmless runs, ordinary ones, some that over-fit.
+
+Half of the null runs are LoRA runs at a small rate, each with its own seed; the other half are random steps, weight for
+weight as long as such a run's. None of them should be flagged; each run that over-fits should. Ordinary runs are shown.
+Writes results/forgetting.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).parent
+MODEL = "smollm2-135m"
+NULL = {"dataset": "alpaca_en_demo", "learning_rate": 1e-5, "max_steps": 20}
+RUNS: dict[str, dict[str, Any]] = {
+    "ordinary, identity": {"dataset": "identity", "learning_rate": 1e-4, "max_steps": 60},
+    "ordinary, alpaca": {"dataset": "alpaca_en_demo", "learning_rate": 1e-4, "max_steps": 60},
+    "overfit, 8 rows": {"dataset": "identity", "max_samples": 8, "learning_rate": 2e-3, "max_steps": 60},
+    "overfit, high rate": {"dataset": "alpaca_en_demo", "learning_rate": 5e-3, "max_steps": 60},
+}
+Scores = dict[str, Any]
+
+
+def config_of(folder: Path | None = None) -> Any:
+    from tunesmith.config.schema import RunConfig
+
+    keys: dict[str, Any] = {"model_name_or_path": MODEL, "infer_dtype": "float32", "batch_size": 16}
+    return RunConfig.from_dict(keys | ({"adapter_name_or_path": [str(folder)]} if folder else {}), command="eval")
+
+
+def probe(folder: Path | None = None, change: Callable[[Any], None] = lambda model: None) -> Scores:
+    """Scores of the base, of an adapter on it, or of the base after a change of its weights."""
+    from tunesmith.evaluation.probe_items import ask_probe, load_probe
+    from tunesmith.inference.opening import open_engine
+    from tunesmith.models.tokenizer import load_tokenizer
+
+    config = config_of(folder)
+    tokenizer = load_tokenizer(config)
+    opened = open_engine(config, tokenizer, batch_size=config.batch_size)
+    change(opened.model)
+    return {score.id: score for score in ask_probe(opened.engine, tokenizer, load_probe())}
+
+
+def train(folder: Path, seed: int, keys: dict[str, Any]) -> None:
+    """A LoRA run through the command line's own entry."""
+    from tunesmith.cli.main import main
+
+    base = {
+        "model_name_or_path": MODEL, "template": "smollm2", "stage": "sft", "do_train": True, "finetuning_type": "lora",
+        "dataset_dir": str(HERE.parent / "data"), "cutoff_len": 128, "per_device_train_batch_size": 4,
+        "max_samples": 200, "seed": seed, "output_dir": str(folder), "save_strategy": "no", "logging_steps": 20,
+    }  # fmt: skip
+    status = main(["train", *(f"{name}={value}" for name, value in (base | keys).items())])
+    if status:
+        raise SystemExit(f"training failed: {status}")
+
+
+def random_step(folder: Path, seed: int) -> Callable[[Any], None]:
+    """Moves every weight matrix that an adapter changes at random, as far as the adapter moves it."""
+    from tunesmith.inference.opening import open_engine
+    from tunesmith.models.tokenizer import load_tokenizer
+
+    config = config_of(folder)
+    tuned = open_engine(config, load_tokenizer(config), batch_size=1).model.state_dict()
+
+    def change(model: Any) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        n_moved = 0
+        for name, weight in model.state_dict().items():
+            length = (tuned[name] - weight).norm()
+            if length > 0:
+                step = torch.randn(weight.shape, generator=generator)
+                weight += step * (length / step.norm())
+                n_moved += 1
+        assert n_moved > 20, "the adapter is on the model for good, under the names of the base"
+
+    return change
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nulls", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=None, help="instead of those of each run")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "forgetting.json")
+    args = parser.parse_args()
+    from tunesmith.evaluation.forgetting import FORGOTTEN, judge
+
+    started = time.perf_counter()
+    before = probe()
+    seconds = time.perf_counter() - started
+    print(f"the probe takes {seconds:.1f} s a model", flush=True)
+    found: dict[str, Any] = {}
+
+    def note(name: str, after: Scores) -> None:
+        verdict = judge(before, after)
+        found[name] = verdict.as_json()
+        whole = verdict.losses[0]
+        fields = ", ".join(f"{one.field} {one.loss:+.3f}" for one in verdict.losses[1:])
+        print(
+            f"{name}: {verdict.words}; {whole.loss:+.4f} ({whole.low:+.4f} to {whole.high:+.4f}); {fields}", flush=True
+        )
+
+    short = {} if args.steps is None else {"max_steps": args.steps}
+    with tempfile.TemporaryDirectory() as place:
+        for seed in range(args.nulls // 2):
+            folder = Path(place) / f"null-{seed}"
+            train(folder, seed, NULL | short)
+            note(f"null, run {seed}", probe(folder))
+            note(f"null, random step {seed}", probe(None, random_step(folder, seed)))
+        for name, keys in RUNS.items():
+            folder = Path(place) / name.replace(", ", "-").replace(" ", "-")
+            train(folder, 1, keys | short)
+            note(name, probe(folder))
+    flagged = {kind: [n for n, one in found.items() if n.startswith(kind) and one["verdict"] == FORGOTTEN]
+               for kind in ("null", "ordinary", "overfit")}  # fmt: skip
+    result = {"model": MODEL, "probe_seconds": round(seconds, 1), "flagged": flagged, "runs": found}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({"flagged": flagged, "nulls": args.nulls // 2 * 2}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
