@@ -178,6 +178,9 @@ def launch(page: gr.Blocks, settings: PageSettings, port: int, head: str = "") -
         )
     except OSError as error:
         raise ServingError(f"cannot listen on {settings.host}:{port}: {error}") from error
+    except ValueError as error:  # Gradio asks its own page once it is up and gives it a few seconds
+        page.close(verbose=False)
+        raise ServingError(f"{settings.host}:{port} did not answer in time; is the machine very busy?") from error
     if settings.share and not public:
         page.close(verbose=False)
         raise ServingError("GRADIO_SHARE: Gradio's servers gave no public address; is there a network?")
