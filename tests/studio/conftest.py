@@ -132,7 +132,7 @@ class Shown:
     def status(self) -> str:
         return str(self.page.inner_text("#chat-status"))
 
-    def until(self, is_so: Callable[[], bool], seconds: float = 20.0) -> None:
+    def until(self, is_so: Callable[[], bool], seconds: float = 60.0) -> None:
         """Waits for the page; unlike time.sleep this lets the browser's events through."""
         deadline = time.monotonic() + seconds
         while not is_so():
