@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.types import IGNORE_INDEX, Source, TokenizedRow
+from tunesmith.data.flat import pack_arrays
 from tunesmith.data.mix import split_validation
 from tunesmith.data.pack import best_fit
-from tunesmith.data.rows import TrainRows, concat_rows, pack_arrays
+from tunesmith.data.rows import TrainRows, concat_rows
 
 
 def test_checked_example_of_the_reference():

@@ -6,6 +6,7 @@ import pytest
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.types import Source, TokenizedRow
+from tunesmith.data.flat import pack_arrays
 from tunesmith.data.report import (
     UNTRAINED,
     DatasetReport,
@@ -14,7 +15,6 @@ from tunesmith.data.report import (
     dataset_warnings,
     raise_rejects,
 )
-from tunesmith.data.rows import pack_arrays
 
 
 def row(ids, number=1):

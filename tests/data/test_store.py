@@ -15,8 +15,9 @@ import pytest
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.types import IGNORE_INDEX, Source, TokenizedRow
 from tunesmith.data import cache, dataset, pipeline, store
+from tunesmith.data.flat import pack_arrays
 from tunesmith.data.report import DatasetReport
-from tunesmith.data.rows import TrainRows, pack_arrays
+from tunesmith.data.rows import TrainRows
 from tunesmith.data.store import StoreWriter, open_rows, write_rows
 from tunesmith.data.template import build_template
 

@@ -12,8 +12,9 @@ from tests.conftest import make_tiny_llama
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.lazy import lookup
 from tunesmith.core.types import IGNORE_INDEX, Source, TokenizedRow
+from tunesmith.data.flat import pack_arrays
 from tunesmith.data.mismatch import JudgedRows
-from tunesmith.data.rows import TrainRows, pack_arrays
+from tunesmith.data.rows import TrainRows
 from tunesmith.data.texts import TextRows
 from tunesmith.models import attention
 from tunesmith.models.adapters import apply_finetuning

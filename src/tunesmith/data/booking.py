@@ -12,11 +12,12 @@ import numpy as np
 from tunesmith.core.errors import TemplateError
 from tunesmith.core.types import Conversation, Feedback, Preference, Segment, Source, Text, TokenizedRow
 from tunesmith.data.examples import without_trailing
+from tunesmith.data.flat import pack_arrays
 from tunesmith.data.formats import KIND_OF_STAGE
 from tunesmith.data.frames import Filled
 from tunesmith.data.judged import tokenize_feedback, tokenize_pairs
 from tunesmith.data.report import UNTRAINED, DatasetReport, Reject, unwritable
-from tunesmith.data.rows import TokenizedRows, pack_arrays
+from tunesmith.data.rows import TokenizedRows
 from tunesmith.data.spans import masked_answers
 from tunesmith.data.stop import end_tokens
 from tunesmith.data.texts import tokenize_texts

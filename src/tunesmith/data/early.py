@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from tunesmith.core import env
 from tunesmith.core.log import get_logger
 from tunesmith.data.dataset import Dataset, Job, n_processes, run_jobs
+from tunesmith.data.flat import pack_arrays
 from tunesmith.data.growing import Filling, GrowingRows
 from tunesmith.data.items import eval_rows_of, evaluation_of, stop_on_rejects, supervision_report
 from tunesmith.data.mix import split_and_mix
 from tunesmith.data.parts import Parts, open_part
 from tunesmith.data.report import SupervisionReport, example_lines, log_report
-from tunesmith.data.rows import RowsBuilder, TokenizedRows, TrainRows, concat_rows, pack_arrays
+from tunesmith.data.rows import RowsBuilder, TokenizedRows, TrainRows, concat_rows
 from tunesmith.data.workers import available_cores, can_fork
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ import numpy as np
 
 from tunesmith.core.errors import TemplateError
 from tunesmith.core.types import IGNORE_INDEX, Segment
+from tunesmith.data.flat import FlatTokens
 from tunesmith.data.frames import Filled, Frame
 from tunesmith.data.guard import Guard, guard_of
-from tunesmith.data.rows import FlatTokens
 from tunesmith.data.words import words_for
 
 

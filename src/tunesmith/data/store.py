@@ -100,7 +100,7 @@ def _read_state(folder: Path) -> dict[str, Any]:
 
 def write_rows(folder: Path, rows: TokenizedRows, facts: dict[str, Any], step: int = 4096) -> None:
     """Writes rows of any origin into a new folder, a few at a time."""
-    from tunesmith.data.rows import pack_arrays
+    from tunesmith.data.flat import pack_arrays
 
     writer = StoreWriter(folder)
     try:

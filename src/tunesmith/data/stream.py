@@ -14,13 +14,14 @@ from tunesmith.core.types import Source, TokenizedRow
 from tunesmith.data import cache
 from tunesmith.data.catalog import DatasetSpec
 from tunesmith.data.dataset import cache_key, encoder_version
+from tunesmith.data.flat import pack_arrays
 from tunesmith.data.flight import Flight
 from tunesmith.data.formats import KIND_OF_STAGE
 from tunesmith.data.mismatch import partner_of, prompt_key, with_mismatch
 from tunesmith.data.mix import split_and_mix
 from tunesmith.data.parts import Parts, open_part
 from tunesmith.data.report import example_lines, raise_rejects
-from tunesmith.data.rows import RowsBuilder, TokenizedRows, TrainItem, as_item, pack_arrays
+from tunesmith.data.rows import RowsBuilder, TokenizedRows, TrainItem, as_item
 from tunesmith.data.texts import pieces_of, text_start
 from tunesmith.data.tokenize import Encoder
 

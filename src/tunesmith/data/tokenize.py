@@ -13,9 +13,10 @@ from tunesmith.core.types import IGNORE_INDEX, Conversation, Segment, TokenizedR
 from tunesmith.data.auto_template import AutoTemplate
 from tunesmith.data.budget import share_turns
 from tunesmith.data.encode import encode_batch, encode_flat
+from tunesmith.data.flat import pack_flat
 from tunesmith.data.frames import Filled, Frames
 from tunesmith.data.render import Turn, render, render_turns
-from tunesmith.data.rows import TokenizedRows, pack_flat
+from tunesmith.data.rows import TokenizedRows
 from tunesmith.data.settings import RenderSettings, TokenNames, token_names
 from tunesmith.data.template import Template
 

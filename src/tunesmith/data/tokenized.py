@@ -14,9 +14,10 @@ from tunesmith.core.log import get_logger
 from tunesmith.core.runs import sync_tree, write_json
 from tunesmith.core.types import Source, TokenizedRow
 from tunesmith.data import cache
+from tunesmith.data.flat import pack_arrays
 from tunesmith.data.formats import KIND_OF_STAGE
 from tunesmith.data.report import UNTRAINED, DatasetReport, Reject
-from tunesmith.data.rows import RowsBuilder, TokenizedRows, pack_arrays
+from tunesmith.data.rows import RowsBuilder, TokenizedRows
 from tunesmith.data.sources import data_files
 from tunesmith.data.store import open_rows, write_rows
 from tunesmith.data.tokenize import Encoder, is_trained
