@@ -11,12 +11,13 @@ import pytest
 from tests.studio.conftest import Tab
 
 from tunesmith.config.schema import RunConfig
-from tunesmith.core.errors import ConfigError, DataError, TunesmithError
+from tunesmith.core.errors import ConfigError, ProblemsError, TunesmithError
 from tunesmith.recipes.data import load_encoder
 from tunesmith.recipes.preview import see
 from tunesmith.studio.check_shown import check_page
-from tunesmith.studio.choices import dataset_names, guard_keys, model_keys, model_names
+from tunesmith.studio.choices import dataset_names, model_keys, model_names
 from tunesmith.studio.data_look import Checking, Looker
+from tunesmith.studio.guard import guard_keys
 from tunesmith.studio.making_view import account_page, estimate, making_config
 from tunesmith.studio.rows_shown import rows_page
 from tunesmith.studio.words import table
@@ -207,7 +208,7 @@ def test_no_word_is_read_as_something_else() -> None:
 
 
 def test_a_data_set_that_cannot_be_used_is_an_error(tiny_workspace: Workspace, keys: Any) -> None:
-    with pytest.raises(DataError):
+    with pytest.raises(ProblemsError, match="unknown_name"):
         Looker(tiny_workspace).rows(keys([], dataset="unknown_name"), 1, 1, "en")
     assert rows_page([], None) != ""
 

@@ -1,39 +1,25 @@
-"""What the tabs let users choose, and the guard before it is used: models, templates, data sets, folders. No Gradio.
+"""What the tabs let users choose: models, templates, data sets, runs. No Gradio.
 
 Paths start from the current folder, which is the workspace wherever a page is served.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from tunesmith.config.metrics import split_function
-from tunesmith.config.paths import has_weights, looks_local
+from tunesmith.config.paths import has_weights
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.run_state import RunState, find_runs
-from tunesmith.data.catalog import (
-    DEFAULT_DIR,
-    ONLINE,
-    REMOTE,
-    bundled_dir,
-    find_dataset_dir,
-    is_file_name,
-    read_info,
-    resolve,
-)
+from tunesmith.data.catalog import ONLINE, REMOTE, find_dataset_dir, read_info
 from tunesmith.data.template import template_names
 from tunesmith.recipes.trained import trained_keys
+from tunesmith.studio.guard import guard_dataset_dir, guard_keys
 from tunesmith.studio.workspace import Workspace
 
 FIRST_MODEL = "smollm2-135m"
 _MODEL_DEPTH = 3
-_WRITTEN = ("output_dir", "save_dir", "export_dir")
-_READ = ("input_file_path", "chunks", "task_dir")
-_ENVIRONMENT = re.compile(r"\$\{\s*(oc\.)?env\s*:")
-_NAMED = ("model_name_or_path", "adapter_name_or_path", "chunk_tokenizer")
 
 
 def model_names(workspace: Workspace) -> list[str]:
@@ -69,79 +55,6 @@ def dataset_names(workspace: Workspace, dataset_dir: str) -> list[str]:
     if dataset_dir == ONLINE or dataset_dir.startswith(REMOTE):
         return []
     return list(read_info(find_dataset_dir(dataset_dir)))
-
-
-def guard_dataset_dir(workspace: Workspace, dataset_dir: str) -> None:
-    """Refuses a folder outside.
-
-    Raises:
-        TunesmithError: it is.
-    """
-    if dataset_dir.rstrip("/\\") != DEFAULT_DIR and dataset_dir != ONLINE and not dataset_dir.startswith(REMOTE):
-        workspace.readable_path(dataset_dir)
-
-
-def guard_datasets(workspace: Workspace, dataset_dir: str, names: Collection[str]) -> None:
-    """Refuses data sets whose files are outside, as a path or behind an entry of dataset_info.json.
-
-    Raises:
-        TunesmithError: one is, or is not known.
-    """
-    guard_dataset_dir(workspace, dataset_dir)
-    for name in names:
-        if is_file_name(name):  # before it is looked for: what is outside is not even found out to exist
-            workspace.readable_path(name)
-    bundled = bundled_dir()
-    for spec in resolve(tuple(names), dataset_dir):
-        if spec.remote is None and not (bundled and spec.path.resolve().is_relative_to(bundled.resolve())):
-            workspace.readable_path(spec.path)
-
-
-def guard_keys(workspace: Workspace, keys: Mapping[str, Any]) -> None:
-    """Every path among keys stays where it may be: results inside the workspace, what is read there or beside it.
-
-    Raises:
-        TunesmithError: one does not, or a value would be read out of the environment and then be shown.
-    """
-    for name, value in keys.items():
-        if any(_ENVIRONMENT.search(text) for text in _several(value)):
-            raise TunesmithError(f"{name}: the page reads no environment variables; write the value itself")
-    for name in _WRITTEN:
-        for path in _several(keys.get(name)):
-            workspace.inside(path)
-    _guard_models(workspace, keys)
-    for path in _read(keys):
-        workspace.readable_path(path)
-    for metric in _several(keys.get("metrics")):
-        function = split_function(metric)
-        if function:
-            workspace.inside(function[0])  # it is run: what others may read is not enough
-    names = [*_several(keys.get("dataset")), *_several(keys.get("eval_dataset"))]
-    if names:
-        guard_datasets(workspace, str(keys.get("dataset_dir") or DEFAULT_DIR), names)
-
-
-def _read(keys: Mapping[str, Any]) -> Iterator[str]:
-    """Paths that are read."""
-    for name in _READ:
-        yield from _several(keys.get(name))
-    task = str(keys.get("task") or "")
-    if task.lower().endswith((".yaml", ".yml")):
-        yield task
-
-
-def _guard_models(workspace: Workspace, keys: Mapping[str, Any]) -> None:
-    """Names of models that are paths, or could be."""
-    for name in _NAMED:
-        for model in _several(keys.get(name)):
-            if looks_local(model) or (workspace.root / model).exists():
-                workspace.readable_path(model)
-
-
-def _several(value: Any) -> list[str]:
-    if value is None or value == "":
-        return []
-    return [str(one) for one in value] if isinstance(value, list | tuple) else str(value).split(",")
 
 
 def model_keys(workspace: Workspace, model: str | None, run: str | None, template: str | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import TunesmithError
 from tunesmith.recipes.data import load_encoder
 from tunesmith.recipes.preview import see
-from tunesmith.studio.choices import guard_keys
+from tunesmith.studio.guard import guard_keys
 from tunesmith.studio.rows_shown import rows_page
 from tunesmith.studio.workspace import Workspace
 

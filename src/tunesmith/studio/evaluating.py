@@ -12,7 +12,8 @@ from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import TunesmithError
 from tunesmith.evaluation.page import comparison_page
 from tunesmith.recipes.compare import compare
-from tunesmith.studio.choices import guard_keys, said
+from tunesmith.studio.choices import said
+from tunesmith.studio.guard import guard_keys
 from tunesmith.studio.markup import Html, page_part
 from tunesmith.studio.workspace import Workspace
 

@@ -12,7 +12,8 @@ from tunesmith.config.schema import KEYS, RunConfig
 from tunesmith.recipes.export import REPORT_FILE
 from tunesmith.recipes.jobs import EXPORTING
 from tunesmith.studio.check_shown import facts_of
-from tunesmith.studio.choices import guard_keys, said
+from tunesmith.studio.choices import said
+from tunesmith.studio.guard import guard_keys
 from tunesmith.studio.markup import note, page_part, table, tag
 from tunesmith.studio.words import say
 from tunesmith.studio.workspace import Workspace

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,14 +15,13 @@ from tunesmith.config.read import parse_flow, read_text
 from tunesmith.config.schema import ALIASES, KEYS, Key, RunConfig
 from tunesmith.config.suggest import did_you_mean, near_keys
 from tunesmith.core.errors import ConfigError, Problem
-from tunesmith.studio.guard import path_problems
+from tunesmith.studio.guard import path_problems, reads_environment
 from tunesmith.studio.workspace import Workspace
 
 Said = dict[str, str]
 """Key -> text of its field; a key that is not there was not set."""
 LINES = frozenset({"default_system", "row_system"})
 """Keys whose fields hold several lines."""
-_ENVIRONMENT = re.compile(r"\$\{\s*(oc\.)?env\s*:")
 _REFERENCE = "${"
 
 
@@ -155,7 +153,7 @@ def _values(said: Mapping[str, str]) -> tuple[dict[str, Any], list[Problem]]:
             problems.append(Problem(f"unknown key {name[:80]}", fix=did_you_mean(near_keys(name[:80], NAMES))))
         elif known.secret:
             problems.append(_secret(name))
-        elif _ENVIRONMENT.search(text):
+        elif reads_environment(text):
             fix = "a page's form would show and write what it holds: set the key itself, or train from the command line"
             problems.append(Problem(f"{name}: the page reads no environment variables", fix=fix))
         else:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from tunesmith.core.errors import Problem, TunesmithError
-from tunesmith.data.catalog import DEFAULT_DIR
-from tunesmith.studio.choices import guard_datasets
+from tunesmith.core.errors import ConfigError, Problem, ProblemsError, TunesmithError
+from tunesmith.data.catalog import DEFAULT_DIR, ONLINE, REMOTE, bundled_dir, is_file_name, resolve
 from tunesmith.studio.workspace import Workspace
 
 FREE_TEXT = frozenset(
@@ -43,6 +43,28 @@ INSIDE = frozenset(
 )
 """Keys that name what is written or run as code: in the workspace itself, not only where a page may read."""
 _FILE_SCHEMES = ("file:", "local:")
+_ENVIRONMENT = re.compile(r"\$\{\s*(oc\.)?env\s*:")
+
+
+def reads_environment(text: str) -> bool:
+    """Whether a value is taken out of the environment: a page would show and write what it holds."""
+    return _ENVIRONMENT.search(text) is not None
+
+
+def guard_keys(workspace: Workspace, keys: Mapping[str, Any]) -> None:
+    """Refuses what leaves the workspace, and what is read out of the environment.
+
+    Raises:
+        ConfigError: all of it.
+    """
+    problems = [
+        Problem(f"{name}: the page reads no environment variables; write the value itself")
+        for name, value in keys.items()
+        if any(reads_environment(text) for text in _texts(value))
+    ]
+    problems = problems or path_problems(keys, workspace)
+    if problems:
+        raise ConfigError(problems)
 
 
 def path_problems(values: Mapping[str, Any], workspace: Workspace) -> list[Problem]:
@@ -67,12 +89,20 @@ def path_problems(values: Mapping[str, Any], workspace: Workspace) -> list[Probl
 
 def _dataset_problems(values: Mapping[str, Any], workspace: Workspace) -> list[Problem]:
     """What entries of dataset_info.json name outside, and names that nobody knows."""
-    names = [name for key in ("dataset", "eval_dataset") for name in values.get(key) or () if isinstance(name, str)]
+    names = [name for key in ("dataset", "eval_dataset") for name in _names(values.get(key))]
     try:
         guard_datasets(workspace, str(values.get("dataset_dir") or DEFAULT_DIR), names)
+    except ProblemsError as error:
+        return error.problems
     except TunesmithError as error:
         return [Problem(str(error))]
     return []
+
+
+def _names(value: Any) -> list[str]:
+    """Names of data sets, in a list or between commas."""
+    several = value.split(",") if isinstance(value, str) else value or ()
+    return [name for name in several if isinstance(name, str) and name]
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -111,3 +141,29 @@ def _is_there(text: str, workspace: Workspace) -> bool:
         return (workspace.root / text).exists() or (workspace.root / text).is_symlink()
     except (OSError, ValueError):
         return False
+
+
+def guard_dataset_dir(workspace: Workspace, dataset_dir: str) -> None:
+    """Refuses a folder outside.
+
+    Raises:
+        TunesmithError: it is.
+    """
+    if dataset_dir.rstrip("/\\") != DEFAULT_DIR and dataset_dir != ONLINE and not dataset_dir.startswith(REMOTE):
+        workspace.readable_path(dataset_dir)
+
+
+def guard_datasets(workspace: Workspace, dataset_dir: str, names: Collection[str]) -> None:
+    """Refuses data sets whose files are outside, as a path or behind an entry of dataset_info.json.
+
+    Raises:
+        TunesmithError: one is, or is not known.
+    """
+    guard_dataset_dir(workspace, dataset_dir)
+    for name in names:
+        if is_file_name(name):  # before it is looked for: what is outside is not even found out to exist
+            workspace.readable_path(name)
+    bundled = bundled_dir()
+    for spec in resolve(tuple(names), dataset_dir):
+        if spec.remote is None and not (bundled and spec.path.resolve().is_relative_to(bundled.resolve())):
+            workspace.readable_path(spec.path)

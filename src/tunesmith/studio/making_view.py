@@ -14,8 +14,9 @@ from tunesmith.config.schema import KEYS, RunConfig
 from tunesmith.recipes.dialogue import dialogue
 from tunesmith.recipes.make import make
 from tunesmith.studio.check_shown import facts_of
-from tunesmith.studio.choices import FIRST_MODEL, guard_keys, said
+from tunesmith.studio.choices import FIRST_MODEL, said
 from tunesmith.studio.command_shown import command_page
+from tunesmith.studio.guard import guard_keys
 from tunesmith.studio.job_view import JobView, job_view, starters
 from tunesmith.studio.key_fields import key_fields
 from tunesmith.studio.markup import note, page_part, table, tag
