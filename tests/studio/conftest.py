@@ -76,18 +76,23 @@ def make_model(template: str = "qwen3", **keys: Any) -> Model:
     return model
 
 
-@pytest.fixture(scope="module")  # no longer: while Playwright is there, other tests can run no event loop
-def browser() -> Iterator[Any]:
-    """Chromium; without it these tests fail and say what to do."""
+def chromium() -> str:
+    """Where the browser is; without it these tests fail and say what to do."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         pytest.fail(
             "the pages are tested in a real browser and there is none: apt-get update; apt-get install chromium"
         )
+    return found
+
+
+@pytest.fixture(scope="module")  # no longer: while Playwright is there, other tests can run no event loop
+def browser() -> Iterator[Any]:
+    """Chromium without a screen."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+        opened = playwright.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
         yield opened
         opened.close()
 
