@@ -59,7 +59,8 @@ def page_head() -> str:
     """What the page's head needs: the keys once, whatever the number of forms; scripts and styles of its live parts."""
     keys = json.dumps(_spec(), ensure_ascii=False).replace("</", "<\\/")
     style = "\n".join(map(text_of, ("form.css", "live.css", "studio.css")))
-    return f"<script>window.tunesmithKeys = {keys};\n{text_of('charts.js')}</script>\n<style>{style}</style>"
+    script = "\n".join(map(text_of, ("charts.js", "again.js")))
+    return f"<script>window.tunesmithKeys = {keys};\n{script}</script>\n<style>{style}</style>"
 
 
 def clean(value: Any) -> Said:
