@@ -228,7 +228,7 @@ class _LinearLogps(torch.autograd.Function):
 
 
 def _as_autocast(hidden: torch.Tensor) -> torch.Tensor:
-    """Hidden states in autocast's format; products that write into given memory are none of those that it looks after."""
+    """Hidden states in autocast's format, which does not reach products that write into given memory."""
     place = hidden.device.type
     return hidden.to(torch.get_autocast_dtype(place)) if torch.is_autocast_enabled(place) else hidden
 
