@@ -228,7 +228,7 @@ def test_letters_that_look_alike_are_refused(form: ChatFormat) -> None:
 def test_fewer_worked_examples_than_asked_for_are_said(caplog: pytest.LogCaptureFixture) -> None:
     warn_of_few_examples(5, {"algebra": 5, "history": 0})
     assert caplog.text == ""
-    warn_of_few_examples(9, {name: 5 for name in ("a", "b", "c", "d", "e")} | {"none": 0})
+    warn_of_few_examples(9, dict.fromkeys(("a", "b", "c", "d", "e"), 5) | {"none": 0})
     assert "n_shot: 9, but fewer worked examples in a (5), b (5), c (5) and 2 more: all are shown" in caplog.text
 
 
