@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import make_tiny_llama
+from tests.conftest import make_tiny_llama, make_tiny_tokenizer
 from tests.serving.conftest import END, SlowEngine, make_form
 
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import ModelError
+from tunesmith.core.run_state import find_runs
 from tunesmith.core.runs import Run
 from tunesmith.inference.chat import decode
 from tunesmith.inference.opening import OpenModel
+from tunesmith.recipes.runs import stop
 from tunesmith.studio.key_form import page_head
 from tunesmith.studio.page import launch, studio_page
 from tunesmith.studio.seat import ModelSeat
@@ -75,20 +77,34 @@ def make_model(template: str = "qwen3", **keys: Any) -> Model:
     return model
 
 
-@pytest.fixture(scope="module")  # no longer: while Playwright is there, other tests can run no event loop
-def browser() -> Iterator[Any]:
-    """Chromium; without it these tests fail and say what to do."""
+def chromium() -> str:
+    """Where the browser is; without it these tests fail and say what to do."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         pytest.fail(
             "the pages are tested in a real browser and there is none: apt-get update; apt-get install chromium"
         )
+    return found
+
+
+@pytest.fixture(scope="module")  # no longer: while Playwright is there, other tests can run no event loop
+def browser() -> Iterator[Any]:
+    """Chromium without a screen."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+        opened = playwright.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="session")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where screenshots are kept: the folder `TUNESMITH_TEST_ARTIFACTS`, else one among pytest's own."""
+    named = os.environ.get("TUNESMITH_TEST_ARTIFACTS")
+    folder = Path(named) if named else tmp_path_factory.mktemp("shots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @dataclass
@@ -180,6 +196,18 @@ def make_run(root: Path, name: str) -> None:
     (folder / "training_args.yaml").write_text(RunConfig.from_dict(keys).to_yaml())
     with Run(folder).working("train"):
         Run(folder).emit("log", step=2, total_steps=2, loss=1.0)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A workspace with a tiny model; what still runs or waits in it at the end is ended."""
+    folder = tmp_path_factory.mktemp("workspace")
+    make_tiny_llama().save_pretrained(folder / "tiny")
+    make_tiny_tokenizer().save_pretrained(folder / "tiny")
+    yield folder
+    for run in sorted(find_runs(folder), key=lambda run: run.state != "queued"):  # what waits must not begin now
+        if run.is_active:
+            stop(run, now=True)
 
 
 @pytest.fixture(scope="module")

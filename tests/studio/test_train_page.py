@@ -4,46 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import make_tiny_llama, make_tiny_tokenizer
 from tests.studio.server import Server, studio
+from tests.studio.window import FORM, STATE, Window
 
-from tunesmith.core.run_state import find_runs, read_state
+from tunesmith.core.run_state import read_state
 from tunesmith.core.runs import Run
-from tunesmith.recipes.runs import stop
 
 pytestmark = pytest.mark.slow
-
-STATE = "#train-live .live"
-FORM = {
-    "model_name_or_path": "tiny",
-    "dataset": "identity",
-    "dataset_dir": "data",
-    "max_samples": "12",
-    "cutoff_len": "64",
-    "learning_rate": "1e-3",
-    "num_train_epochs": "10",
-    "gradient_accumulation_steps": "1",
-    "logging_steps": "1",
-    "save_steps": "1000",
-}
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A workspace with a tiny model; what still runs or waits in it at the end is ended."""
-    folder = tmp_path_factory.mktemp("workspace")
-    make_tiny_llama().save_pretrained(folder / "tiny")
-    make_tiny_tokenizer().save_pretrained(folder / "tiny")
-    yield folder
-    for run in sorted(find_runs(folder), key=lambda run: run.state != "queued"):  # what waits must not begin now
-        if run.is_active:
-            stop(run, now=True)
 
 
 @pytest.fixture(scope="module")
@@ -52,75 +24,18 @@ def server(root: Path) -> Iterator[Server]:
         yield started
 
 
-class Window:
-    """A browser window on the studio."""
-
-    def __init__(self, page: Any, url: str) -> None:
-        self.page, self.url = page, url
-        self.errors: list[str] = []
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.set_default_timeout(60_000)
-        self.open()
-
-    def open(self) -> None:
-        self.page.goto(self.url)
-        self.page.wait_for_selector("#train-form [data-ready]")
-
-    def fill(self, **said: str) -> None:
-        for name, text in said.items():
-            field = self.page.locator(f"#train-form [name={name}]")
-            if field.evaluate("node => node.tagName") == "SELECT":
-                field.select_option(text)
-            else:
-                field.fill(text)
-
-    def field(self, name: str) -> str:
-        return str(self.page.locator(f"#train-form [name={name}]").input_value())
-
-    @property
-    def state(self) -> str:
-        return str(self.page.get_attribute(STATE, "data-state"))
-
-    @property
-    def step(self) -> int:
-        return int(self.page.locator(f"{STATE} .bar").evaluate("node => node.value"))
-
-    def points(self, name: str = "loss") -> int:
-        """Points of a curve, 0 where it is not drawn."""
-        path = self.page.locator(f"#train-live [data-curve={name}] path.curve")
-        return str(path.get_attribute("d")).count(",") if path.count() else 0
-
-    def text(self, place: str) -> str:
-        return str(self.page.inner_text(place))
-
-    def until(self, is_so: Callable[[], bool], seconds: float = 400.0) -> float:
-        """Waits for the page; gives how long it took."""
-        began = time.monotonic()
-        while not is_so():
-            assert time.monotonic() - began < seconds, f"never; {self.text('#train-live')[:600]}"
-            self.page.wait_for_timeout(50)
-        return time.monotonic() - began
-
-
 @pytest.fixture
-def opened(browser: Any, server: Server) -> Iterator[Callable[..., Window]]:
+def opened(browser: Any, server: Server, shots: Path) -> Iterator[Callable[..., Window]]:
     contexts = []
 
     def make(width: int = 1280, height: int = 720) -> Window:
         context = browser.new_context(viewport={"width": width, "height": height})
         contexts.append(context)
-        return Window(context.new_page(), server.url)
+        return Window(context.new_page(), server.url, shots)
 
     yield make
     for context in contexts:
         context.close()
-
-
-def keep(window: Window, name: str) -> None:
-    """Screenshots stay where `TUNESMITH_SHOTS` says."""
-    folder = os.environ.get("TUNESMITH_SHOTS")
-    if folder:
-        window.page.screenshot(path=f"{folder}/{name}.png")
 
 
 def test_a_newcomers_path(opened: Callable[..., Window], root: Path) -> None:
@@ -134,7 +49,7 @@ def test_a_newcomers_path(opened: Callable[..., Window], root: Path) -> None:
     window.until(lambda: window.state == "running" and window.points() > 3)
     assert "step" in window.text(f"{STATE} .facts")
     assert (root / "saves/first/llamaboard_config.yaml").is_file()
-    keep(window, "running")
+    window.keep("running")
 
     window.open()  # a reload in the middle: the same run, the whole curve, what was typed
     window.until(lambda: window.state == "running" and window.points() > 3)
@@ -181,7 +96,7 @@ def test_a_killed_trainer_is_seen_within_five_seconds(opened: Callable[..., Wind
     assert window.until(lambda: window.state == "failed") < 5
     assert "SIGKILL" in window.text(f"{STATE} .reason") or "gone" in window.text(f"{STATE} .reason")
     assert window.page.locator(f"{STATE} .lines td").count() > 2
-    keep(window, "failed")
+    window.keep("failed")
 
 
 def test_a_killed_page_server_takes_no_run_along(browser: Any, root: Path) -> None:
@@ -225,7 +140,7 @@ def test_runs_are_compared_and_cloned(opened: Callable[..., Window], root: Path)
     window.page.wait_for_selector("#runs-beside [data-curve=loss]")
     window.until(lambda: window.page.locator("#runs-beside [data-curve=loss] path.curve").count() == 3)
     assert "learning_rate" in window.text("#runs-beside")
-    keep(window, "runs")
+    window.keep("runs")
     window.page.click("#runs-to_form")
     window.page.wait_for_selector("#runs-said strong")
     window.page.click("#tab-train-button")
@@ -293,7 +208,7 @@ def test_the_language_is_switched_and_the_search_finds_chinese(opened: Callable[
     window.page.fill("#train-form .find", "权重衰减")
     window.until(lambda: window.page.locator("#train-form [data-key=weight_decay]").is_visible())
     assert not window.page.locator("#train-form [data-key=galore_rank]").is_visible()
-    keep(window, "chinese")
+    window.keep("chinese")
 
 
 def test_the_whole_schema_is_on_the_page(opened: Callable[..., Window]) -> None:

@@ -52,7 +52,7 @@ def test_every_key_and_group_has_chinese_help() -> None:
 
 
 def test_both_languages_and_facts() -> None:
-    assert say("train.queued", "en", folder="x") == "**x** is queued."
+    assert say("train.queued", "en", folder="x") == "**x** was put into the queue."
     assert say("train.queued", "zh", folder="x") == "**x** 已加入队列。"
     assert say("tab.train", "no such language") == "Train"
 

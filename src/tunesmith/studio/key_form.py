@@ -94,7 +94,7 @@ def _form(
 def page_head() -> str:
     """What the page's head needs: the keys once, whatever the number of forms; scripts and styles of its live parts."""
     keys = json.dumps(_spec(), ensure_ascii=False).replace("</", "<\\/")
-    scripts = "\n".join(map(text_of, ("charts.js", "form.js")))
+    scripts = "\n".join(map(text_of, ("charts.js", "form.js", "again.js")))
     style = "\n".join(map(text_of, ("form.css", "live.css", "studio.css")))
     return f"<script>window.tunesmithKeys = {keys};\n{scripts}</script>\n<style>{style}</style>"
 
