@@ -109,7 +109,8 @@ class _Builder:
             raise TunesmithError(say("runs.no_values", language))
         fixed = [f"{key}={value}" for key, _, value in pairs if "," not in value]
         for key, values in choices.items():
-            self._guard(state, [f"{key}={value}" for value in values][:1] + fixed)
+            for value in values:
+                self._guard(state, [f"{key}={value}", *fixed])
         base = self.workspace.inside(output or self.workspace.shown(state.folder) + "-sweep")
         words = [str(config_file(state.folder)), *fixed, f"output_dir={base}", "resume_from_checkpoint=null"]
         folders = sweep(self.workspace.root, words, choices)
