@@ -21,6 +21,7 @@ GOOD: list[tuple[dict[str, Any], str]] = [
     ({"use_galore": True, "optim": "adafactor"}, "galore"),
     ({"optim": "galore_adamw", "optim_target_modules": "all-linear", "optim_args": "rank=8"}, "galore"),
     ({"use_apollo": True, "max_grad_norm": 0.5}, "apollo"),
+    ({"use_apollo": True, "apollo_proj_type": "left", "apollo_scale_type": "tensor"}, "apollo"),
     ({"use_badam": True, "finetuning_type": "freeze"}, "badam"),
     ({"use_badam": True, "badam_switch_mode": "fixed", "badam_start_block": 0}, "badam"),
     ({"use_adam_mini": True, "finetuning_type": "lora"}, "adam_mini"),
@@ -51,6 +52,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"use_galore": True, "apollo_scale": 2}, "apollo_scale does nothing without use_apollo"),
     ({"use_badam": True, "badam_mode": "ratio", "badam_start_block": 1}, "for badam_mode layer, not ratio"),
     ({"use_badam": True, "badam_mask_mode": "scatter"}, "for badam_mode ratio, not layer"),
+    ({"use_apollo": True, "apollo_proj_type": "left"}, "projection left goes with a factor for the whole matrix"),
+    ({"optim": "apollo_adamw", "optim_target_modules": "all", "optim_args": "proj_type=right"}, "projection right"),
 ]
 
 

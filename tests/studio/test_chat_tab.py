@@ -28,8 +28,8 @@ def seat() -> Iterator[ModelSeat]:
     made.unload()
 
 
-def config(workspace: Workspace, run: str | None = None, model: str | None = "models/tiny", **fields: Any) -> Any:
-    return chat_config(workspace, model, run, "chatml", fields)
+def config(workspace: Workspace, run: str | None = None, model: str | None = "models/tiny", **more: str) -> Any:
+    return chat_config(workspace, model, run, "chatml", more)
 
 
 def answered(seat: ModelSeat) -> list[str]:
@@ -46,8 +46,8 @@ def answered(seat: ModelSeat) -> list[str]:
 
 
 def test_two_adapters_answer_over_one_base_as_each_does_alone(tiny_workspace: Workspace, seat: ModelSeat) -> None:
-    one = config(tiny_workspace, "saves/one", seed=1, temperature=0.5)
-    two = config(tiny_workspace, "saves/two/checkpoint-2", seed=2)
+    one = config(tiny_workspace, "saves/one", seed="1", temperature="0.5")
+    two = config(tiny_workspace, "saves/two/checkpoint-2", seed="2")
     seat.load(one, two)
     assert seat.shares_base
     assert seat.names == ("models/tiny + saves/one", "models/tiny + saves/two/checkpoint-2")
@@ -82,7 +82,7 @@ def test_different_bases_are_loaded_twice(tiny_workspace: Workspace, seat: Model
 
 
 def test_what_is_loaded(tiny_workspace: Workspace) -> None:
-    found = config(tiny_workspace, "saves/one", infer_dtype="float32", infer_backend=None)
+    found = config(tiny_workspace, "saves/one", infer_dtype="float32")
     assert (found.command, found.model_name_or_path, found.infer_dtype) == ("webchat", "models/tiny", "float32")
     with pytest.raises(TunesmithError, match="outside"):
         config(tiny_workspace, "/etc")

@@ -48,8 +48,12 @@ def keys(tiny_workspace: Workspace) -> Callable[..., dict[str, Any]]:
     return make
 
 
+def look(looker: Looker, keys: dict[str, Any], first: int, count: int, language: str) -> str:
+    return looker.rows(looker.config(keys), first, count, language)
+
+
 def test_every_token_is_shown_and_trained_ones_are_told_apart(tiny_workspace: Workspace, keys: Any) -> None:
-    shown = Looker(tiny_workspace).rows(keys([row("who are you")]), 1, 5, "en")
+    shown = look(Looker(tiny_workspace), keys([row("who are you")]), 1, 5, "en")
     assert "rows.jsonl, row 1" in shown
     assert 'class="on"' in shown
     config = RunConfig.from_dict(keys([row("who are you")]), command="data")
@@ -61,7 +65,7 @@ def test_every_token_is_shown_and_trained_ones_are_told_apart(tiny_workspace: Wo
 
 
 def test_text_in_the_data_never_becomes_markup(tiny_workspace: Workspace, keys: Any) -> None:
-    shown = Looker(tiny_workspace).rows(keys([row(BAD, BAD), row("x", {BAD: 1})], cutoff_len=2048), 1, 5, "en")
+    shown = look(Looker(tiny_workspace), keys([row(BAD, BAD), row("x", {BAD: 1})], cutoff_len=2048), 1, 5, "en")
     assert "<script" not in shown
     assert "<img" not in shown
     assert "&amp;" in shown
@@ -71,30 +75,30 @@ def test_text_in_the_data_never_becomes_markup(tiny_workspace: Workspace, keys: 
 
 def test_rows_are_paged_and_a_bad_one_says_why(tiny_workspace: Workspace, keys: Any) -> None:
     looker, found = Looker(tiny_workspace), keys([row("a"), "{broken", row("c", None), row("d")])
-    assert "row 2" not in looker.rows(found, 1, 1, "en")
-    shown = looker.rows(found, 2, 2, "en")
+    assert "row 2" not in look(looker, found, 1, 1, "en")
+    shown = look(looker, found, 2, 2, "en")
     assert shown.count("ts-note bad") == 2
     assert "column output" in shown
     assert "row 4" not in shown
     assert "The data set ends before" not in shown
-    assert "ends before" in looker.rows(found, 9, 2, "en")
-    assert "数据集在此之前已结束" in looker.rows(found, 9, 2, "zh")
+    assert "ends before" in look(looker, found, 9, 2, "en")
+    assert "数据集在此之前已结束" in look(looker, found, 9, 2, "zh")
 
 
 def test_pairs_and_marks_are_named(tiny_workspace: Workspace, keys: Any) -> None:
     looker = Looker(tiny_workspace)
     pair = {"prompt": "a", "chosen": "b", "rejected": "c"}
-    assert "优选回答" in looker.rows(keys([pair], stage="dpo"), 1, 1, "zh")
+    assert "优选回答" in look(looker, keys([pair], stage="dpo"), 1, 1, "zh")
     mark = {"prompt": "a", "completion": "b", "label": False}
-    assert "marked bad" in looker.rows(keys([mark], stage="kto"), 1, 1, "en")
-    long = looker.rows(keys([row("a " * 200)], cutoff_len=32), 1, 1, "en")
+    assert "marked bad" in look(looker, keys([mark], stage="kto"), 1, 1, "en")
+    long = look(looker, keys([row("a " * 200)], cutoff_len=32), 1, 1, "en")
     assert "cut off by cutoff_len" in long
 
 
 def test_a_tokenizer_is_kept_and_characters_of_several_tokens_are_whole(tiny_workspace: Workspace, keys: Any) -> None:
     looker = Looker(tiny_workspace)
-    assert "家" in looker.rows(keys([row("家")]), 1, 1, "en")
-    looker.rows(keys([row("b")]), 1, 1, "en")
+    assert "家" in look(looker, keys([row("家")]), 1, 1, "en")
+    look(looker, keys([row("b")]), 1, 1, "en")
     assert len(looker._encoders) == 1
 
 
@@ -136,10 +140,10 @@ def test_an_entry_that_points_outside_is_refused(tiny_workspace: Workspace, tmp_
     (folder / "dataset_info.json").write_text(json.dumps(info))
     assert dataset_names(tiny_workspace, "mine") == ["leak"]
     with pytest.raises(TunesmithError, match="outside the workspace"):
-        Looker(tiny_workspace).rows(keys([], dataset_dir="mine", dataset="leak"), 1, 1, "en")
+        look(Looker(tiny_workspace), keys([], dataset_dir="mine", dataset="leak"), 1, 1, "en")
     (folder / "link.json").symlink_to(tmp_path / "secret.json")
     with pytest.raises(TunesmithError, match="outside the workspace"):
-        Looker(tiny_workspace).rows(keys([], dataset="mine/link.json"), 1, 1, "en")
+        look(Looker(tiny_workspace), keys([], dataset="mine/link.json"), 1, 1, "en")
 
 
 def test_what_can_be_chosen(tiny_workspace: Workspace) -> None:
@@ -209,7 +213,7 @@ def test_no_word_is_read_as_something_else() -> None:
 
 def test_a_data_set_that_cannot_be_used_is_an_error(tiny_workspace: Workspace, keys: Any) -> None:
     with pytest.raises(ProblemsError, match="unknown_name"):
-        Looker(tiny_workspace).rows(keys([], dataset="unknown_name"), 1, 1, "en")
+        look(Looker(tiny_workspace), keys([], dataset="unknown_name"), 1, 1, "en")
     assert rows_page([], None) != ""
 
 

@@ -15,7 +15,7 @@ from tunesmith.core.errors import ConfigError, TunesmithError
 from tunesmith.core.runs import LOG_FILE, Run, write_json
 from tunesmith.studio.choices import model_keys
 from tunesmith.studio.command_shown import command_line, command_page, set_keys
-from tunesmith.studio.evaluating import compare_page, evaluation_config, new_folder
+from tunesmith.studio.evaluating import compare_page, evaluation_config, folder_name
 from tunesmith.studio.job_shown import clock, job_page
 from tunesmith.studio.results_shown import PAGE, numbers_page, read_results, samples_page
 from tunesmith.studio.workspace import Workspace
@@ -83,8 +83,14 @@ def test_a_benchmark(tiny_workspace: Workspace) -> None:
         evaluation_config(tiny_workspace, "task", model, {**FIELDS, "save_dir": "/tmp/x"})
 
 
-def test_a_fresh_folder_for_each() -> None:
-    assert new_folder("eval").startswith("saves/eval/2")
+def test_a_fresh_folder_where_none_is_named(tiny_workspace: Workspace) -> None:
+    assert folder_name("eval").startswith("saves/eval/2")
+    model, fields = (
+        model_keys(tiny_workspace, "models/tiny", None, "fewshot"),
+        {**FIELDS, "output_dir": "", "save_dir": ""},
+    )
+    assert str(evaluation_config(tiny_workspace, "data", model, fields).output_dir).startswith("saves/predict/2")
+    assert str(evaluation_config(tiny_workspace, "task", model, fields).save_dir).startswith("saves/eval/2")
 
 
 def test_results_a_page_at_a_time(tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,6 +21,8 @@ from tunesmith.recipes import queue
 from tunesmith.studio import start
 from tunesmith.studio.form import config_of, read_yaml, to_yaml
 from tunesmith.studio.gate import COOKIE, MOST_BODY
+from tunesmith.studio.making_view import making_config
+from tunesmith.studio.runs_tab import _Builder
 from tunesmith.studio.settings import PageSettings
 from tunesmith.studio.views import comparison, run_view
 from tunesmith.studio.workspace import Workspace
@@ -303,8 +307,6 @@ def test_shell_characters_are_only_characters(text: str, workspace: Workspace, m
     assert os.system(f": {start.command_of(said)}") == 0  # what users paste into a shell does nothing else, either
     assert not (workspace.root / "hacked").exists()
     assert all("hacked" not in word for words in started for word in words)
-    import shutil
-
     shutil.rmtree(workspace.root / "saves")
 
 
@@ -331,6 +333,47 @@ def test_the_environment_is_not_shown(text: str, workspace: Workspace, monkeypat
     with pytest.raises(ConfigError, match="no environment variables") as found:
         start.start({**FORM, "output_dir": "saves/env", "run_name": text}, workspace)
     assert "very_secret" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"run_name": "${${project}:HF_TOKEN}", "project": "env"},
+        {"run_name": "${project}{env:HF_TOKEN}", "project": "$"},
+        {"run_name": "${${project}nv:HF_TOKEN,x}", "project": "oc.e"},
+    ],
+)
+def test_the_environment_is_not_shown_by_pieces_either(
+    said: dict[str, str], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
+    with pytest.raises(ConfigError) as found:
+        start.start({**FORM, "dataset": "inside", "output_dir": "saves/env", **said}, workspace)
+    assert "very_secret" not in str(found.value)
+    assert "no environment variables" in str(found.value)
+
+
+@pytest.mark.parametrize("text", ["${api_key}", "x ${ api_key }", "${base_url}"])
+def test_no_key_shows_what_a_secret_holds(text: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", "sk-very-secret")
+    monkeypatch.chdir(workspace.root)
+    (workspace.root / "long.txt").write_text("text")
+    keys = {"input_file_path": "long.txt", "output_dir": "made", "base_url": "${api_key}", "generator_model": "m"}
+    with pytest.raises(ConfigError, match="a secret") as found:
+        making_config(workspace, "questions", {**keys, "dataset_name": text})
+    assert "very-secret" not in str(found.value)
+
+
+def test_every_value_of_a_sweep_is_looked_at(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr(queue.subprocess, "Popen", lambda *words, **facts: started.append(words))
+    start.start({**FORM, "dataset": "inside", "output_dir": "saves/base"}, workspace)
+    tab = _Builder(cast("Any", SimpleNamespace(workspace=workspace)))
+    for changes in ("cache_dir=kept,../outside", "seed=1,2\nrun_name=a,${env:HOME}"):
+        with pytest.raises(ConfigError):
+            tab._sweep(["saves/base"], "saves/sweep", changes, "en")
+    assert not (workspace.root / "saves/sweep").exists()
+    shutil.rmtree(workspace.root / "saves")
 
 
 def test_the_token_is_not_in_the_log(guarded: Server) -> None:

@@ -173,6 +173,15 @@ def test_a_stopped_computation_goes_on_and_a_damaged_one_is_made_anew(
     assert "damaged" in caplog.text
 
 
+def test_numbers_of_another_format_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counting = Counting(monkeypatch)
+    whole = make_stage_trainer(tmp_path, random_rows("dpo", 10), **FULL)
+    whole.args.bf16 = True
+    whole.train_dataset = whole.train_dataset.rows_without
+    kept_reference.keep_reference(whole)
+    assert counting.rows == 20
+
+
 def test_numbers_that_are_not_finite_stop_the_run_with_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = random_rows("dpo", 3)
     trainer = make_stage_trainer(tmp_path, rows, **(FULL | {"pref_loss": "simpo"}))
@@ -213,3 +222,29 @@ def test_evaluation_does_not_depend_on_its_batches(tmp_path: Path, name: str) ->
     }[name]
     assert expected <= found[0].keys()
     assert not [key for key in found[0] if key.startswith(("_", "eval__"))]
+
+
+# -- bf16 ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("finetuning_type", ["lora", "full"])
+@pytest.mark.parametrize("name", CASES)
+def test_in_bf16_loss_and_gradients_stay_near(tmp_path: Path, name: str, finetuning_type: str) -> None:
+    keys = CASES[name] | {"finetuning_type": finetuning_type}
+    rows = random_rows(keys["stage"], 8)
+    losses, gradients = [], []
+    for is_half in (False, True):
+        trainer = make_stage_trainer(tmp_path, rows, **keys)
+        trainer.args.bf16 = is_half
+        if is_half:
+            for parameter in trainer.model.parameters():
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.bfloat16()
+        step = trainer.data_collator([trainer.train_dataset[number] for number in range(len(trainer.train_dataset))])
+        losses.append(float(trainer.training_step(trainer.model, step)))
+        trained = [parameter for parameter in trainer.model.parameters() if parameter.grad is not None]
+        assert {parameter.grad.dtype for parameter in trained} == {torch.float32}
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in trained]))
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.98

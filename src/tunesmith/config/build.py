@@ -30,18 +30,21 @@ class Checks:
         rules: rules between keys.
         paths: whether named local files exist, and what `output_dir` holds.
         unbuilt: whether features that are not built yet are refused.
+        environment: whether values may be read out of the environment; else `${oc.env:NAME}` is refused.
     """
 
     rules: bool = True
     paths: bool = True
     unbuilt: bool = True
+    environment: bool = True
 
 
 class _Values:
     """Typed values, their places, and what went wrong on the way."""
 
-    def __init__(self, command: str) -> None:
+    def __init__(self, command: str, *, reads_environment: bool = True) -> None:
         self.command = command
+        self.reads_environment = reads_environment
         self.values: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
         self.problems: list[Problem] = []
@@ -50,16 +53,17 @@ class _Values:
     def take(self, entries: Iterable[Entry]) -> None:
         """Types every entry; a later one for the same key wins."""
         latest = {entry.key: entry for entry in entries}
-        resolver = Resolver({name: entry.value for name, entry in latest.items()})
+        raw = {name: entry.value for name, entry in latest.items()}
+        resolver = Resolver(raw, reads_environment=self.reads_environment)
         for name, entry in latest.items():
             if name not in KEYS:
                 self._unknown(entry)
                 continue
             try:
-                raw = resolver.resolve(entry.value, (name,))
-                if is_null(raw) and not KEYS[name].nullable:
+                value = resolver.resolve(entry.value, (name,))
+                if is_null(value) and not KEYS[name].nullable:
                     continue
-                self.values[name] = coerce(KEYS[name], raw)
+                self.values[name] = coerce(KEYS[name], value)
             except MismatchError as error:
                 self.suspects.add(name)
                 self.problems.append(Problem(error.what, entry.where, error.fix))
@@ -96,11 +100,11 @@ def from_entries(
     renamed, warnings = legacy.rename([_today(entry) for entry in entries])
     for warning in warnings:
         _log.warning("%s", warning)
-    typed = _Values(command)
+    checks = checks or Checks()
+    typed = _Values(command, reads_environment=checks.environment)
     typed.take(renamed)
     config = _config(typed, command, origin)
     found = [*problems, *typed.problems]
-    checks = checks or Checks()
     if checks.unbuilt:
         found += _problems(config, gate.faults(config), typed.suspects)
     if checks.rules:

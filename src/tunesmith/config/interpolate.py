@@ -21,10 +21,12 @@ class Resolver:
 
     Args:
         raw: key -> raw value of all that was set.
+        reads_environment: whether `${oc.env:NAME}` is answered; where strangers write values it is not.
     """
 
-    def __init__(self, raw: dict[str, Any]) -> None:
+    def __init__(self, raw: dict[str, Any], *, reads_environment: bool = True) -> None:
         self._raw = raw
+        self._reads_environment = reads_environment
 
     def resolve(self, value: Any, asking: tuple[str, ...]) -> Any:
         """A raw value with every `${...}` replaced.
@@ -34,7 +36,8 @@ class Resolver:
             asking: the keys that are being resolved, outermost first.
 
         Raises:
-            MismatchError: an unset variable, an unknown key, an unknown resolver, or keys that refer to each other.
+            MismatchError: an unset variable, or one where none is read; an unknown key, an unknown resolver, a secret
+                where it would be shown, or keys that refer to each other.
         """
         if isinstance(value, list):
             return [self.resolve(item, asking) for item in value]
@@ -63,6 +66,8 @@ class Resolver:
             return self._key(inner.strip(), asking)
         if resolver.strip() not in ("oc.env", "env"):
             raise MismatchError(f"${{{inner}}}: nothing is called {resolver}", "known are ${oc.env:NAME} and ${KEY}")
+        if not self._reads_environment:
+            raise MismatchError(f"${{{inner}}}: no environment variables are read here", "write the value itself")
         name, comma, default = rest.partition(",")
         value = env.expand(name.strip())
         if value is not None:
@@ -77,6 +82,8 @@ class Resolver:
     def _key(self, name: str, asking: tuple[str, ...]) -> Any:
         if name in asking:
             raise MismatchError(f"these keys refer to each other: {' -> '.join((*asking, name))}")
+        if name in KEYS and KEYS[name].secret and not KEYS[asking[0]].secret:
+            raise MismatchError(f"{asking[0]} would show what {name} holds, which is a secret", "write a plain value")
         if name in self._raw and not is_null(self._raw[name]):
             return self.resolve(self._raw[name], (*asking, name))
         if name not in KEYS:

@@ -41,15 +41,16 @@ def load_config(argv: Sequence[str], command: str, checks: Checks | None = None)
     return from_entries([*dotenv.entries(command, given), *given], command, line.file or PLACE, problems, checks)
 
 
-def load_keys(keys: Mapping[str, Any], command: str) -> RunConfig:
-    """Keys and values as `load_config` would have them from a file: all checks, and what the environment says.
+def load_keys(keys: Mapping[str, Any], command: str, checks: Checks | None = None) -> RunConfig:
+    """Keys and values as `load_config` would have them from a file, and what the environment says.
 
     Args:
         keys: YAML keys to Python values; numbers may be text.
         command: the command that the configuration is for.
+        checks: what is checked beyond single values; default: all.
 
     Raises:
         ConfigError: with every problem found.
     """
     given = [Entry(name, value) for name, value in keys.items()]
-    return from_entries([*dotenv.entries(command, given), *given], command, "")
+    return from_entries([*dotenv.entries(command, given), *given], command, "", checks=checks)

@@ -188,6 +188,19 @@ def blocks_are_known(config: RunConfig) -> Iterator[Fault]:
         yield Fault(("badam_switch_interval",), "badam_switch_interval: 0 is no number of steps", "-1 never goes on")
 
 
+def channels_need_the_short_side(config: RunConfig) -> Iterator[Fault]:
+    """APOLLO takes a channel's norm along the shorter side of a matrix, where only `std` leaves it whole."""
+    if optimizer_family(config) != "apollo":
+        return
+    told = optim_settings(config)
+    side = config.apollo_proj_type if config.use_apollo else told.get("proj_type", "std")
+    scale = config.apollo_scale_type if config.use_apollo else told.get("scale_type", "channel")
+    if side != "std" and scale == "channel":
+        keys = ("apollo_proj_type", "apollo_scale_type") if config.use_apollo else ("optim_args",)
+        what = f"APOLLO's projection {side} goes with a factor for the whole matrix, not for each channel"
+        yield Fault(keys, what, "set apollo_scale_type: tensor (in optim_args scale_type=tensor), or keep std")
+
+
 _TRAIN = ("train",)
 RULES: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[Fault]]], ...] = (
     (_TRAIN, one_optimizer),
@@ -200,5 +213,6 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[Fault]]], ...
     (_TRAIN, settings_are_known),
     (_TRAIN, details_have_their_switch),
     (_TRAIN, blocks_are_known),
+    (_TRAIN, channels_need_the_short_side),
 )
 """The commands that a rule is for, and the rule."""

@@ -1,10 +1,8 @@
-"""Which number format to compute in: measured on this machine, said in one line."""
+"""Which number format to compute in: what this machine has units for, said in one line."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 
@@ -31,22 +29,16 @@ class Precision:
     reason: str
 
 
-@cache
-def bf16_slowdown(device_type: str = "cpu") -> float:
-    """Time of a bf16 matrix product over an fp32 one on this machine (best of three each); > 1: bf16 is slower."""
+_BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 
-    def best(dtype: torch.dtype) -> float:
-        left = torch.ones(256, 768, dtype=dtype, device=device_type)
-        right = torch.ones(768, 768, dtype=dtype, device=device_type)
-        left @ right
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            left @ right
-            times.append(time.perf_counter() - start)
-        return min(times)
 
-    return best(torch.bfloat16) / best(torch.float32)
+def has_bf16_units() -> bool:
+    """Whether this CPU multiplies bf16 in hardware; without, it takes several times as long as fp32.
+
+    Asked of the CPU and not of a clock: a run that goes on must compute as it began, on a busy machine, too.
+    """
+    known = torch.cpu.get_capabilities()
+    return any(known.get(name, False) for name in _BF16_UNITS)
 
 
 def device() -> torch.device:
@@ -68,15 +60,14 @@ def _cpu_precision(asked: str | None, stored: torch.dtype) -> Precision:
     wants_half = asked in ("bfloat16", "float16") or (asked is None and stored in (torch.bfloat16, torch.float16))
     if not wants_half:
         return Precision(torch.float32, torch.float32, None, "computing in fp32")
-    slowdown = bf16_slowdown()
-    if asked != "float16" and slowdown < 1.0:
-        text = f"computing in bf16: this CPU multiplies it {1 / slowdown:.1f} times as fast as fp32 (measured)"
-        return Precision(torch.bfloat16, torch.float32, "bf16", text)
-    wish = {"bfloat16": "bf16 was asked for", "float16": "fp16 was asked for"}.get(asked or "", "the model is half")
-    text = f"computing in fp32: {wish}, but bf16 takes {slowdown:.1f} times as long as fp32 on this CPU (measured)"
     if asked == "float16":
-        text = "computing in fp32: fp16 was asked for, which needs a GPU"
-    return Precision(torch.float32, torch.float32, None, text)
+        return Precision(torch.float32, torch.float32, None, "computing in fp32: fp16 was asked for, which needs a GPU")
+    if has_bf16_units():
+        reason = "computing in bf16: this CPU multiplies it in hardware"
+        return Precision(torch.bfloat16, torch.float32, "bf16", reason)
+    wish = "bf16 was asked for" if asked else "the model is half"
+    reason = f"computing in fp32: {wish}, but this CPU has no bf16 units and would be several times slower"
+    return Precision(torch.float32, torch.float32, None, reason)
 
 
 def _accelerator_precision(config: RunConfig, asked: str | None, stored: torch.dtype) -> Precision:
@@ -125,5 +116,5 @@ def inference_dtype(config: RunConfig, stored: torch.dtype) -> torch.dtype:
     if config.infer_dtype != "auto":
         return _BY_NAME[config.infer_dtype]
     if config.use_cpu or device().type == "cpu":
-        return torch.float32 if stored == torch.float32 or bf16_slowdown() >= 1.0 else torch.bfloat16
+        return torch.float32 if stored == torch.float32 or not has_bf16_units() else torch.bfloat16
     return stored

@@ -66,11 +66,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needs_bias else None
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         correct = torch.zeros((), dtype=torch.long, device=hidden.device)
-        size = chunk_tokens(weight.shape[0])
+        ctx.dtypes = (weight.dtype, bias.dtype if bias is not None else None)
+        size, (own, own_bias) = chunk_tokens(weight.shape[0]), _cast(weight, bias, hidden.dtype)
         for start in range(0, hidden.shape[0], size):
             rows = slice(start, start + size)
             chunk, target = hidden[rows], targets[rows]
-            logits = F.linear(chunk, weight, bias).float()
+            logits = F.linear(chunk, own, own_bias).float()
             scale = weighing.scale(rows, logits, target)
             # One exponential serves loss and gradient, written over the logits: (N, V) is touched as little as can be.
             top = logits.amax(dim=-1, keepdim=True)
@@ -94,13 +95,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad.mul_(scale[:, None])
             grad = grad.to(hidden.dtype)
             if grad_hidden is not None:
-                torch.mm(grad, weight.to(hidden.dtype), out=grad_hidden[rows])
+                torch.mm(grad, own, out=grad_hidden[rows])
             if grad_weight is not None:
                 grad_weight.add_(grad.T @ chunk)
             if grad_bias is not None:
                 grad_bias.add_(grad.sum(dim=0))
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
-        ctx.dtypes = (weight.dtype, bias.dtype if bias is not None else None)
         ctx.mark_non_differentiable(correct)
         return loss, correct
 
@@ -159,7 +159,7 @@ def cross_entropy_sum(
     weighing = _Weighing(token_weights, weigh, label_smoothing)
     if _is_plain_linear(head):
         linear: Any = head
-        loss, correct = _LinearCrossEntropy.apply(hidden, linear.weight, linear.bias, targets, weighing)
+        loss, correct = _LinearCrossEntropy.apply(_as_autocast(hidden), linear.weight, linear.bias, targets, weighing)
         return loss, correct
     loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
     correct = torch.zeros((), dtype=torch.long, device=hidden.device)
@@ -227,6 +227,12 @@ class _LinearLogps(torch.autograd.Function):
         )
 
 
+def _as_autocast(hidden: torch.Tensor) -> torch.Tensor:
+    """Hidden states in autocast's format, which does not reach products that write into given memory."""
+    place = hidden.device.type
+    return hidden.to(torch.get_autocast_dtype(place)) if torch.is_autocast_enabled(place) else hidden
+
+
 def _cast(
     weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -264,7 +270,7 @@ def per_token_logps(hidden: torch.Tensor, head: Head, targets: torch.Tensor) -> 
     """
     if _is_plain_linear(head):
         linear: Any = head
-        logps: torch.Tensor = _LinearLogps.apply(hidden, linear.weight, linear.bias, targets)
+        logps: torch.Tensor = _LinearLogps.apply(_as_autocast(hidden), linear.weight, linear.bias, targets)
         return logps
 
     def chunk(part: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

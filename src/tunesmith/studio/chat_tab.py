@@ -6,21 +6,20 @@ from typing import Any
 
 import gradio as gr
 
-from tunesmith.config.load import load_keys
 from tunesmith.config.schema import RunConfig
 from tunesmith.studio.chat import chat
-from tunesmith.studio.choices import model_keys, said
-from tunesmith.studio.key_fields import key_fields
-from tunesmith.studio.model_choice import lay_style, model_choice
+from tunesmith.studio.choices import model_keys
+from tunesmith.studio.controls import CONTROLLED
+from tunesmith.studio.form import Said, tab_config
+from tunesmith.studio.key_form import advanced_form, clean
+from tunesmith.studio.model_choice import MODEL_KEYS, lay_style, model_choice
 from tunesmith.studio.seat import ModelSeat
 from tunesmith.studio.shell import Studio
 from tunesmith.studio.workspace import Workspace
 
-_LOADING = ("infer_backend", "infer_dtype")
-
 
 def chat_config(
-    workspace: Workspace, model: str | None, run: str | None, template: str | None, fields: dict[str, Any]
+    workspace: Workspace, model: str | None, run: str | None, template: str | None, more: Said | None = None
 ) -> RunConfig:
     """What is loaded.
 
@@ -29,12 +28,12 @@ def chat_config(
         model: name or folder, where no run is chosen.
         run: folder of a run or checkpoint.
         template: where no run is chosen.
-        fields: further keys.
+        more: what was set under Advanced.
 
     Raises:
         TunesmithError: nothing is chosen, a path is outside, or the configuration cannot be used.
     """
-    return load_keys({**model_keys(workspace, model, run, template), **said(fields)}, "webchat")
+    return tab_config(workspace, "webchat", model_keys(workspace, model, run, template), more)
 
 
 def chat_tab(studio: Studio, seat: ModelSeat | None = None) -> None:
@@ -49,13 +48,11 @@ def chat_tab(studio: Studio, seat: ModelSeat | None = None) -> None:
         choice = model_choice(studio, "chat")
         second = studio.run_chooser("chat-second")
         studio.worded(second, label="chat.second")
-    with studio.worded(gr.Accordion(open=False, elem_id="chat-loading"), label="chat.more"):
-        fields = key_fields(studio, _LOADING, "chat")
+    more = advanced_form(studio, "chat", {"webchat": (*MODEL_KEYS, *CONTROLLED)})
 
-    def config_of(model: Any, run: Any, template: Any, second: Any, *values: Any) -> tuple[RunConfig, RunConfig | None]:
-        more = dict(zip(_LOADING, values, strict=True))
-        first = chat_config(studio.workspace, model, run, template, more)
-        return first, chat_config(studio.workspace, None, second, None, more) if second else None
+    def config_of(model: Any, run: Any, template: Any, second: Any, more: Any) -> tuple[RunConfig, RunConfig | None]:
+        first = chat_config(studio.workspace, model, run, template, clean(more))
+        return first, chat_config(studio.workspace, None, second, None, clean(more)) if second else None
 
-    inputs = [*choice.inputs, second, *fields.values()]
+    inputs = [*choice.inputs, second, more]
     chat(studio.page, seat or ModelSeat(), config_of, inputs, studio=studio, sides=2)

@@ -22,12 +22,13 @@ _NUMBERS: dict[str, tuple[float, float | None, float]] = {
     "seed": (0, None, 1),
 }
 """Key -> least, most, step."""
-_KEYS = (*_NUMBERS, "stop")
+CONTROLLED = (*_NUMBERS, "stop")
+"""Keys that have a control."""
 
 
 def generation_controls(sampling: SamplingParams) -> list[Component]:
     """One control a key, two beside each other, with the values of `sampling`."""
-    now = dict(zip(_KEYS, values_of(sampling), strict=True))
+    now = dict(zip(CONTROLLED, values_of(sampling), strict=True))
     controls: list[Component] = []
     names = list(_NUMBERS)
     for pair in zip(names[::2], names[1::2], strict=True):
@@ -56,12 +57,12 @@ def values_of(sampling: SamplingParams) -> list[Any]:
     """What the controls show; a temperature of 0 says that nothing is drawn."""
     temperature = sampling.temperature if sampling.do_sample else 0.0
     shown = {"temperature": temperature, "top_k": max(0, sampling.top_k), "stop": "\n".join(sampling.stop)}
-    return [shown.get(name, getattr(sampling, name)) for name in _KEYS]
+    return [shown.get(name, getattr(sampling, name)) for name in CONTROLLED]
 
 
 def sampling_of(values: Sequence[Any], defaults: SamplingParams) -> SamplingParams:
     """What the controls say; a number that was emptied is as in `defaults`, an empty seed draws by chance."""
-    given = {name: value for name, value in zip(_KEYS, values, strict=True) if value is not None or name == "seed"}
+    given = {name: value for name, value in zip(CONTROLLED, values, strict=True) if value is not None or name == "seed"}
     given["do_sample"] = given.get("temperature", 0.0) > 0
     given["stop"] = tuple(line for line in str(given.get("stop", "")).split("\n") if line)
     return replace(defaults, **given)

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.config.dump import set_to_yaml
-from tunesmith.config.load import load_keys
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import TunesmithError
 from tunesmith.recipes.data import load_encoder
 from tunesmith.recipes.preview import see
-from tunesmith.studio.guard import guard_keys
+from tunesmith.studio.form import Said, tab_config
 from tunesmith.studio.rows_shown import rows_page
 from tunesmith.studio.workspace import Workspace
 
@@ -42,28 +41,26 @@ class Looker:
         self._encoders: dict[str, Encoder] = {}
         self._lock = threading.Lock()
 
-    def rows(self, keys: Mapping[str, Any], first: int, count: int, language: str) -> str:
+    def rows(self, config: RunConfig, first: int, count: int, language: str) -> str:
         """Some rows as HTML.
 
         Args:
-            keys: model, template, stage, data set.
+            config: as `config` gives it.
             first: place of the first row, from 1.
             count: rows at most.
             language: of the page.
 
         Raises:
-            TunesmithError: a path is outside, the model has no tokenizer here, the data cannot be used at all.
+            TunesmithError: the model has no tokenizer here, the data cannot be used at all.
         """
-        config = self.config(keys)
         with self._lock:  # tokenizers are not made for several threads
             encoder = self._encoder(config)
             rows = see(config, encoder, first=max(1, first), count=count)
             return rows_page(rows, encoder.tokenizer, language)
 
-    def config(self, keys: Mapping[str, Any]) -> RunConfig:
-        """The configuration behind the fields, for the command `data`."""
-        guard_keys(self.workspace, keys)
-        return load_keys(keys, "data")
+    def config(self, keys: Mapping[str, Any], more: Said | None = None) -> RunConfig:
+        """The configuration behind the fields and what was set under Advanced, for the command `data`."""
+        return tab_config(self.workspace, "data", keys, more)
 
     def _encoder(self, config: RunConfig) -> Encoder:
         name = json.dumps({key: value for key, value in config.to_dict().items() if "dataset" not in key}, default=str)

@@ -7,11 +7,12 @@ from typing import Any
 
 import gradio as gr
 
-from tunesmith.config.schema import KEYS
+from tunesmith.config.schema import KEYS, RunConfig
 from tunesmith.studio.check_shown import check_page
 from tunesmith.studio.choices import dataset_names, said
 from tunesmith.studio.data_look import Checking, Looker
 from tunesmith.studio.key_fields import key_field
+from tunesmith.studio.key_form import advanced_form, clean
 from tunesmith.studio.making_view import making_view
 from tunesmith.studio.markup import note, page_part
 from tunesmith.studio.model_choice import lay_style, model_and_template
@@ -72,13 +73,14 @@ def _looking(studio: Studio) -> None:
             gr.Number(_COUNT, precision=0, minimum=1, maximum=_MOST, elem_id="data-count", min_width=90),
             label="data.count",
         )
+    more = advanced_form(studio, "data", {"data": _NAMES})
     with gr.Row(elem_classes="ts-line"):
         buttons = {name: gr.Button(size="md", min_width=96, elem_id=f"data-{name}") for name in _BUTTONS}
         for name, button in buttons.items():
             button.variant = "primary" if name == "show" else "secondary"
             studio.worded(button, value=f"data.{name}")
     shown = gr.HTML(page_part(note(say("data.nothing_yet"), "quiet")), elem_id="data-shown", padding=False)
-    _connect(studio, buttons, [model, template, stage, cutoff, folder, dataset], first, count, shown)
+    _connect(studio, buttons, [more, model, template, stage, cutoff, folder, dataset], first, count, shown)
 
 
 _BUTTONS = ("show", "previous", "next", "run_check", "stop_check")
@@ -88,10 +90,13 @@ def _connect(studio: Studio, buttons: dict[str, Any], fields: list[Any], first: 
     looker, inputs = Looker(studio.workspace), [studio.language, first, count, *fields]
     checking = gr.State(Checking)
 
+    def config_of(more: Any, *values: Any) -> RunConfig:
+        return looker.config(said(dict(zip(_NAMES, values, strict=True))), clean(more))
+
     def look(language: str, first: float | None, count: float | None, *values: Any, step: int = 0) -> list[Any]:
         many = min(_MOST, int(count or _COUNT))
         start = max(1, int(first or 1) + step * many)
-        return [start, looker.rows(_keys(values), start, many, language)]
+        return [start, looker.rows(config_of(*values), start, many, language)]
 
     def earlier(*values: Any) -> list[Any]:
         return look(*values, step=-1)
@@ -101,7 +106,7 @@ def _connect(studio: Studio, buttons: dict[str, Any], fields: list[Any], first: 
 
     def check(checking: Checking, language: str, first: Any, count: Any, *values: Any) -> Iterator[str]:
         try:
-            for found in checking.run(looker.config(_keys(values))):
+            for found in checking.run(config_of(*values)):
                 if isinstance(found, dict):
                     yield check_page(found, language)
                     return
@@ -115,7 +120,3 @@ def _connect(studio: Studio, buttons: dict[str, Any], fields: list[Any], first: 
         buttons[name].click(told(act), inputs, [first, shown], **seen)
     buttons["run_check"].click(check, [checking, *inputs], shown, concurrency_limit=4, **PRIVATE)
     buttons["stop_check"].click(lambda checking: checking.cancel(), checking, None, queue=False, **PRIVATE)
-
-
-def _keys(values: tuple[Any, ...]) -> dict[str, Any]:
-    return said(dict(zip(_NAMES, values, strict=True)))

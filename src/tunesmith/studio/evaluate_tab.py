@@ -13,17 +13,19 @@ from tunesmith.config.tasks import BENCHMARKS
 from tunesmith.studio.choices import jobs, model_keys
 from tunesmith.studio.command_shown import command_page
 from tunesmith.studio.data_tab import dataset_choice
-from tunesmith.studio.evaluating import DATA_KEYS, TASK_KEYS, compare_page, evaluation_config, new_folder
+from tunesmith.studio.evaluating import DATA_KEYS, KINDS, TASK_KEYS, compare_page, evaluation_config, folder_name
 from tunesmith.studio.job_view import JobView, job_view, starters
 from tunesmith.studio.key_fields import key_field, key_fields
-from tunesmith.studio.model_choice import ModelChoice, lay_style, model_choice
+from tunesmith.studio.key_form import advanced_form, clean, for_command
+from tunesmith.studio.model_choice import MODEL_KEYS, ModelChoice, lay_style, model_choice
 from tunesmith.studio.results_shown import numbers_page, read_results, samples_page
 from tunesmith.studio.shell import PRIVATE, Studio, told
 from tunesmith.studio.words import say
 
 COMMANDS = ("predict", "eval")
 _DATA = {"cutoff_len": 1024, "max_samples": 100, "per_device_eval_batch_size": 4, "max_new_tokens": 512}
-_WHAT = ("data", "task")
+_OWN = {command: (*MODEL_KEYS, "do_predict", *names) for command, names in KINDS.values()}
+"""Keys that have a control here; do_predict is what is asked."""
 
 
 @dataclass
@@ -33,6 +35,7 @@ class _Form:
     model: ModelChoice
     what: gr.Radio
     fields: dict[str, Any]
+    more: gr.HTML
     start: tuple[gr.Button, gr.Button, gr.HTML]
 
 
@@ -52,12 +55,12 @@ def evaluate_tab(studio: Studio) -> None:
 def _form(studio: Studio) -> _Form:
     with gr.Row(elem_classes="ts-fields"):
         model = model_choice(studio, "evaluate")
-    what = gr.Radio([(say(f"evaluate.{name}"), name) for name in _WHAT], value="data", elem_id="evaluate-what")
+    what = gr.Radio([(say(f"evaluate.{name}"), name) for name in KINDS], value="data", elem_id="evaluate-what")
     studio.worded(what, label="evaluate.what")
     with gr.Group() as data:
         with gr.Row(elem_classes="ts-fields"):
             folder, dataset = dataset_choice(studio, "evaluate", several=True)
-            output = key_field(studio, "output_dir", "evaluate", new_folder("predict"))
+            output = key_field(studio, "output_dir", "evaluate", placeholder=folder_name("predict", "…"))
         fields = {"dataset_dir": folder, "eval_dataset": dataset, "output_dir": output}
         rest = tuple(name for name in DATA_KEYS if name not in fields and name != "metrics")
         fields |= key_fields(studio, rest, "evaluate", **_DATA)
@@ -68,40 +71,36 @@ def _form(studio: Studio) -> _Form:
         tasks = [f"{name}_{split}" for name, splits in BENCHMARKS.items() for split in splits]
         with gr.Row(elem_classes="ts-fields"):
             fields["task"] = key_field(studio, "task", "evaluate", tasks[0], choices=tasks, allow_custom_value=True)
-            fields["save_dir"] = key_field(studio, "save_dir", "evaluate", new_folder("eval"))
+            fields["save_dir"] = key_field(studio, "save_dir", "evaluate", placeholder=folder_name("eval", "…"))
         fields |= key_fields(studio, tuple(name for name in TASK_KEYS if name not in fields), "evaluate")
+    more = advanced_form(studio, "evaluate", _OWN)
     start = starters(studio, "evaluate", "data.start")
 
     def toggled(chosen: str) -> list[Any]:
-        return [gr.update(visible=chosen == name) for name in _WHAT]
+        return [*(gr.update(visible=chosen == name) for name in KINDS), for_command(KINDS[chosen][0])]
 
     def worded(language: str) -> Any:
-        return gr.update(choices=[(say(f"evaluate.{name}", language), name) for name in _WHAT])
+        return gr.update(choices=[(say(f"evaluate.{name}", language), name) for name in KINDS])
 
-    what.change(toggled, what, [data, task], **PRIVATE)
+    what.change(toggled, what, [data, task, more], **PRIVATE)
     studio.language.change(worded, studio.language, what, **PRIVATE)
-    return _Form(model, what, fields, start)
+    return _Form(model, what, fields, more, start)
 
 
 def _connect(studio: Studio, form: _Form, view: JobView) -> None:
     names = list(form.fields)
-    folders = [form.fields["output_dir"], form.fields["save_dir"]]
-    inputs = [studio.language, form.what, *form.model.inputs, *form.fields.values()]
+    inputs = [studio.language, form.what, form.more, *form.model.inputs, *form.fields.values()]
 
-    def fresh() -> list[str]:
-        return [new_folder("predict"), new_folder("eval")]
-
-    def config_of(what: str, model: Any, run: Any, template: Any, *values: Any) -> RunConfig:
+    def config_of(what: str, more: Any, model: Any, run: Any, template: Any, *values: Any) -> RunConfig:
         keys = model_keys(studio.workspace, model, run, template)
-        return evaluation_config(studio.workspace, what, keys, dict(zip(names, values, strict=True)))
+        return evaluation_config(studio.workspace, what, keys, dict(zip(names, values, strict=True)), clean(more))
 
     def begin(language: str, *values: Any) -> list[Any]:
-        return [*view.start(config_of(*values), language), *fresh()]
+        return view.start(config_of(*values), language)
 
     start, preview, shown = form.start
-    start.click(told(begin), inputs, [*view.parts, *folders], **PRIVATE)
+    start.click(told(begin), inputs, view.parts, **PRIVATE)
     preview.click(told(lambda language, *values: command_page(config_of(*values), language)), inputs, shown, **PRIVATE)
-    studio.page.load(fresh, None, folders, **PRIVATE)
 
 
 def _results(studio: Studio, view: JobView) -> None:

@@ -7,13 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunesmith.config.load import load_keys
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import TunesmithError
 from tunesmith.evaluation.page import comparison_page
 from tunesmith.recipes.compare import compare
 from tunesmith.studio.choices import said
-from tunesmith.studio.guard import guard_keys
+from tunesmith.studio.form import Said, tab_config
 from tunesmith.studio.markup import Html, page_part
 from tunesmith.studio.workspace import Workspace
 
@@ -24,11 +23,14 @@ DATA_KEYS = (
 """Fields of a prediction."""
 TASK_KEYS = ("task", "save_dir", "n_shot", "lang", "batch_size", "task_dir")
 """Fields of a benchmark."""
+KINDS = {"data": ("train", DATA_KEYS), "task": ("eval", TASK_KEYS)}
+"""What is asked -> the command behind it, its fields."""
+_FOLDERS = {"data": ("output_dir", "predict"), "task": ("save_dir", "eval")}
 _PREDICTION = {"stage": "sft", "do_predict": True, "predict_with_generate": True, "overwrite_output_dir": False}
 
 
 def evaluation_config(
-    workspace: Workspace, what: str, model: Mapping[str, Any], fields: Mapping[str, Any]
+    workspace: Workspace, what: str, model: Mapping[str, Any], fields: Mapping[str, Any], more: Said | None = None
 ) -> RunConfig:
     """What is started.
 
@@ -36,25 +38,25 @@ def evaluation_config(
         workspace: guards paths.
         what: `data` predicts a data set, `task` asks a benchmark.
         model: keys of the model.
-        fields: of the form, by key.
+        fields: of the form, by key; without a folder for the results they come into a new one.
+        more: what was set under Advanced.
 
     Raises:
         TunesmithError: a path is outside, or the configuration cannot be used.
     """
-    given = {name: fields[name] for name in (DATA_KEYS if what == "data" else TASK_KEYS) if name in fields}
+    command, names = KINDS[what]
+    folder, kind = _FOLDERS[what]
+    keys = {**model, folder: folder_name(kind), **said({name: fields[name] for name in names if name in fields})}
     if what == "data":
-        keys = {**model, **_PREDICTION, **said(given)}
+        keys = {**_PREDICTION, **keys}
         if not keys.get("eval_dataset"):
             raise TunesmithError("eval_dataset: choose the data set whose questions are answered")
-    else:
-        keys = {**model, **said(given)}
-    guard_keys(workspace, keys)
-    return load_keys(keys, "train" if what == "data" else "eval")
+    return tab_config(workspace, command, keys, more)
 
 
-def new_folder(kind: str) -> str:
-    """A folder for results that nobody has used: `saves/KIND/DATE-TIME`."""
-    return f"saves/{kind}/{time.strftime('%Y-%m-%d-%H-%M-%S')}"
+def folder_name(kind: str, name: str = "") -> str:
+    """A folder for results: `saves/KIND/NAME`; the date and time are the name of one that nobody has used."""
+    return f"saves/{kind}/{name or time.strftime('%Y-%m-%d-%H-%M-%S')}"
 
 
 def compare_page(workspace: Workspace, folders: Sequence[str]) -> str:

@@ -9,10 +9,11 @@ import gradio as gr
 from tunesmith.config.schema import RunConfig
 from tunesmith.studio.choices import model_keys
 from tunesmith.studio.command_shown import command_page
-from tunesmith.studio.exporting import FIELDS, MORE, export_config, report_page
+from tunesmith.studio.exporting import FIELDS, export_config, report_page
 from tunesmith.studio.job_view import job_view, starters
 from tunesmith.studio.key_fields import key_fields
-from tunesmith.studio.model_choice import lay_style, model_choice
+from tunesmith.studio.key_form import advanced_form, clean
+from tunesmith.studio.model_choice import MODEL_KEYS, lay_style, model_choice
 from tunesmith.studio.shell import PRIVATE, Studio, told
 
 _FOLDER = "models/merged"
@@ -24,16 +25,15 @@ def export_tab(studio: Studio) -> None:
     with gr.Row(elem_classes="ts-fields"):
         model = model_choice(studio, "export")
     fields = key_fields(studio, FIELDS, "export", export_dir=_FOLDER)
-    with studio.worded(gr.Accordion(open=False, elem_id="export-more"), label="data.more"):
-        fields |= key_fields(studio, MORE, "export")
+    more = advanced_form(studio, "export", {"export": (*MODEL_KEYS, *FIELDS)})
     start, preview, command = starters(studio, "export", "export.start")
     view = job_view(studio, "export", ("export",))
     report = gr.HTML(elem_id="export-report", padding=False)
     names = list(fields)
 
-    def config_of(model: Any, run: Any, template: Any, *values: Any) -> RunConfig:
+    def config_of(more: Any, model: Any, run: Any, template: Any, *values: Any) -> RunConfig:
         keys = model_keys(studio.workspace, model, run, template)
-        return export_config(studio.workspace, keys, dict(zip(names, values, strict=True)))
+        return export_config(studio.workspace, keys, dict(zip(names, values, strict=True)), clean(more))
 
     def begin(language: str, *values: Any) -> list[Any]:
         return view.start(config_of(*values), language)
@@ -45,7 +45,7 @@ def export_tab(studio: Studio) -> None:
     def tell(language: str, *values: Any) -> str:
         return command_page(config_of(*values), language)
 
-    inputs = [studio.language, *model.inputs, *fields.values()]
+    inputs = [studio.language, more, *model.inputs, *fields.values()]
     start.click(told(begin), inputs, view.parts, **PRIVATE)
     preview.click(told(tell), inputs, command, **PRIVATE)
     view.settled.change(told(show), [view.settled, studio.language], report, **PRIVATE)

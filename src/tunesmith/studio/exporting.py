@@ -7,42 +7,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tunesmith.config.load import load_keys
 from tunesmith.config.schema import KEYS, RunConfig
 from tunesmith.recipes.export import REPORT_FILE
 from tunesmith.recipes.jobs import EXPORTING
 from tunesmith.studio.check_shown import facts_of
 from tunesmith.studio.choices import said
-from tunesmith.studio.guard import guard_keys
+from tunesmith.studio.form import Said, tab_config
 from tunesmith.studio.markup import note, page_part, table, tag
 from tunesmith.studio.words import say
 from tunesmith.studio.workspace import Workspace
 
 FIELDS = ("export_dir", "export_size", "export_device", "infer_dtype", "overwrite_export")
-MORE = (
-    *("export_quantization_bit", "export_quantization_dataset", "export_quantization_nsamples"),
-    *("export_quantization_maxlen", "export_legacy_format", "export_hub_model_id"),
-)
 _NOT_TOLD = ("max_logit_difference", "allowed_difference", "prompts", "bytes", "dtype")
 _BYTES_OF_MB = 1e6
 
 
-def export_config(workspace: Workspace, model: Mapping[str, Any], fields: Mapping[str, Any]) -> RunConfig:
+def export_config(
+    workspace: Workspace, model: Mapping[str, Any], fields: Mapping[str, Any], more: Said | None = None
+) -> RunConfig:
     """What is started.
 
     Args:
         workspace: guards paths.
         model: keys of the model.
         fields: of the form, by key; what is at its default is left out.
+        more: what was set under Advanced.
 
     Raises:
         TunesmithError: a path is outside, or the configuration cannot be used.
     """
     given = {name: value for name, value in said(fields).items() if value != KEYS[name].default}
-    known = {name: value for name, value in model.items() if "export" in KEYS[name].commands}
-    keys = known | given
-    guard_keys(workspace, keys)
-    return load_keys(keys, "export")
+    return tab_config(workspace, "export", {**model, **given}, more)
 
 
 def target_of(run: Path) -> Path:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from tunesmith.config import legacy
-from tunesmith.config.build import Checks, from_entries
+from tunesmith.config.build import Checks
 from tunesmith.config.coerce import MismatchError, coerce
 from tunesmith.config.dump import quoted, written
 from tunesmith.config.entries import Entry, Word, is_null
 from tunesmith.config.legacy import NAMES
+from tunesmith.config.load import load_keys
 from tunesmith.config.read import parse_flow, read_text
 from tunesmith.config.schema import ALIASES, KEYS, Key, RunConfig
 from tunesmith.config.suggest import did_you_mean, near_keys
 from tunesmith.core.errors import ConfigError, Problem
-from tunesmith.studio.guard import path_problems, reads_environment
+from tunesmith.studio.guard import faults_of, path_problems, reads_environment
 from tunesmith.studio.workspace import Workspace
 
 Said = dict[str, str]
@@ -170,26 +172,56 @@ def _secret(name: str, where: str = "") -> Problem:
 
 
 def config_of(
-    said: Mapping[str, str], command: str, workspace: Workspace, *, checks: Checks | None = None
+    said: Mapping[str, str],
+    command: str,
+    workspace: Workspace,
+    *,
+    keys: Mapping[str, Any] | None = None,
+    checks: Checks | None = None,
 ) -> RunConfig:
-    """The configuration that a form says, checked as the command line would.
+    """The configuration that a form says, checked as the command line would; the environment is not read.
 
     Args:
         said: of the form.
         command: what it is for.
         workspace: which no path may leave.
+        keys: what controls around the form say; the form counts before them.
         checks: beyond single values; default: all.
 
     Raises:
         ConfigError: with every problem found.
     """
     values, problems = _values(said)
-    problems += path_problems(values, workspace)
+    given = {**(keys or {}), **values}
+    problems += faults_of(given, workspace)
     if problems:
         raise ConfigError(problems)
-    entries = [Entry(name, value) for name, value in values.items()]
-    config = from_entries(entries, command, "", checks=checks)
-    resolved = path_problems({name: getattr(config, name) for name in config.explicit}, workspace)
+    config = load_keys(given, command, replace(checks or Checks(), environment=False))
+    resolved = path_problems({name: getattr(config, name) for name in config.explicit if name in given}, workspace)
     if resolved:
         raise ConfigError(resolved)
     return config
+
+
+def tab_config(
+    workspace: Workspace,
+    command: str,
+    keys: Mapping[str, Any],
+    said: Mapping[str, str] | None = None,
+) -> RunConfig:
+    """The configuration that a tab says: its controls, and the form under Advanced, which counts before them.
+
+    Args:
+        workspace: which no path may leave.
+        command: behind the tab; what it does not use is left out.
+        keys: of the controls.
+        said: under Advanced.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    used, more = (
+        {name: value for name, value in given.items() if name not in KEYS or command in KEYS[name].commands}
+        for given in (keys, said or {})
+    )
+    return config_of(more, command, workspace, keys=used)

@@ -57,14 +57,24 @@ def guard_keys(workspace: Workspace, keys: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: all of it.
     """
-    problems = [
-        Problem(f"{name}: the page reads no environment variables; write the value itself")
-        for name, value in keys.items()
-        if any(reads_environment(text) for text in _texts(value))
-    ]
-    problems = problems or path_problems(keys, workspace)
+    problems = faults_of(keys, workspace)
     if problems:
         raise ConfigError(problems)
+
+
+def faults_of(values: Mapping[str, Any], workspace: Workspace) -> list[Problem]:
+    """What is read out of the environment; without such, what leaves the workspace.
+
+    Args:
+        values: key -> value.
+        workspace: which no path may leave.
+    """
+    problems = [
+        Problem(f"{name}: the page reads no environment variables; write the value itself")
+        for name, value in values.items()
+        if any(reads_environment(text) for text in _texts(value))
+    ]
+    return problems or path_problems(values, workspace)
 
 
 def path_problems(values: Mapping[str, Any], workspace: Workspace) -> list[Problem]:

@@ -1,9 +1,9 @@
-"""The form of configuration keys on a page: one component, whatever the number of keys. What it holds is in form.py."""
+"""Forms of configuration keys on a page: one component each, whatever the number of keys. Their texts: form.py."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -34,7 +34,41 @@ def key_form(studio: Studio, name: str, sections: Sequence[Section], said: Mappi
         sections: what stands open.
         said: what it begins with.
     """
+    open_ones = {key for _, keys in sections for key in keys}
+    others = {"": [key for key in KEYS if key not in open_ones]}
+    return _form(studio, name, sections, said, others, storage=f"{name}:{studio.workspace.root}")
 
+
+def advanced_form(studio: Studio, name: str, own: Mapping[str, Collection[str]]) -> gr.HTML:
+    """The part Advanced of a tab: every key of its command that the tab has no control of its own for.
+
+    Its value goes to `form.tab_config`. What was set is gone with a reload, as in the controls around it.
+
+    Args:
+        studio: the page.
+        name: as for `key_form`.
+        own: command -> keys that have controls; the first command counts until `for_command` says another.
+    """
+    others = {
+        command: [key for key, known in KEYS.items() if command in known.commands and key not in owned]
+        for command, owned in own.items()
+    }
+    return _form(studio, name, (), {}, others)
+
+
+def for_command(command: str) -> Any:
+    """Makes an `advanced_form` show the keys of another of its commands."""
+    return gr.update(command=command)
+
+
+def _form(
+    studio: Studio,
+    name: str,
+    sections: Sequence[Section],
+    said: Mapping[str, str],
+    others: Mapping[str, Sequence[str]],
+    storage: str = "",
+) -> gr.HTML:
     def suggest(asked: dict[str, Any]) -> dict[str, list[str]]:
         return suggestions(studio.workspace, str(asked.get("dataset_dir", "data"))[:1000])
 
@@ -42,14 +76,16 @@ def key_form(studio: Studio, name: str, sections: Sequence[Section], said: Mappi
         dict(said),
         html_template='<div class="key-form"></div>',
         css_template="",
-        js_on_load=text_of("form.js"),
+        js_on_load="window.tunesmithForm(element, props, trigger, watch, server);",
         apply_default_css=False,
         elem_id=f"{name}-form",
         name=name,
-        storage=f"{name}:{studio.workspace.root}",
+        storage=storage,
         language="en",
+        command=next(iter(others)),
         server_functions=[server_function(suggest)],
         sections=[{"title": title, "keys": list(keys)} for title, keys in sections],
+        advanced={command: list(keys) for command, keys in others.items()},
     )
     studio.language.change(lambda language: gr.update(language=language), studio.language, form, **PRIVATE)
     return form
@@ -58,9 +94,9 @@ def key_form(studio: Studio, name: str, sections: Sequence[Section], said: Mappi
 def page_head() -> str:
     """What the page's head needs: the keys once, whatever the number of forms; scripts and styles of its live parts."""
     keys = json.dumps(_spec(), ensure_ascii=False).replace("</", "<\\/")
+    scripts = "\n".join(map(text_of, ("charts.js", "form.js", "again.js")))
     style = "\n".join(map(text_of, ("form.css", "live.css", "studio.css")))
-    script = "\n".join(map(text_of, ("charts.js", "again.js")))
-    return f"<script>window.tunesmithKeys = {keys};\n{script}</script>\n<style>{style}</style>"
+    return f"<script>window.tunesmithKeys = {keys};\n{scripts}</script>\n<style>{style}</style>"
 
 
 def clean(value: Any) -> Said:

@@ -9,16 +9,16 @@ from typing import Any
 
 import gradio as gr
 
-from tunesmith.config.load import load_keys
-from tunesmith.config.schema import KEYS, RunConfig
+from tunesmith.config.schema import RunConfig
 from tunesmith.recipes.dialogue import dialogue
 from tunesmith.recipes.make import make
 from tunesmith.studio.check_shown import facts_of
 from tunesmith.studio.choices import FIRST_MODEL, said
 from tunesmith.studio.command_shown import command_page
-from tunesmith.studio.guard import guard_keys
+from tunesmith.studio.form import Said, tab_config
 from tunesmith.studio.job_view import JobView, job_view, starters
 from tunesmith.studio.key_fields import key_fields
+from tunesmith.studio.key_form import advanced_form, clean, for_command
 from tunesmith.studio.markup import note, page_part, table, tag
 from tunesmith.studio.shell import PRIVATE, Studio, told
 from tunesmith.studio.words import say
@@ -30,28 +30,23 @@ _FIRST = ("input_file_path", "output_dir", "dataset_name")
 _ROLES = ("roles", "text_layout", "dialogue_gap")
 _ENTRIES = ("entries_per_chunk", "chunk_tokens", "language", "preference")
 _WRITER = ("generator", "base_url", "generator_model", "model_name_or_path")
-_MORE = (
-    *("turns", "eval_share", "row_system", "instruction_types", "check_support", "max_attempts", "concurrency"),
-    *("max_cost", "price_prompt", "price_completion"),
-)
+_OWN = (*_FIRST, *_ROLES, *_ENTRIES, *_WRITER)
 _OUTPUT = "data/made"
 
 
-def making_config(workspace: Workspace, what: str, keys: dict[str, Any]) -> RunConfig:
+def making_config(workspace: Workspace, what: str, keys: dict[str, Any], more: Said | None = None) -> RunConfig:
     """The configuration behind the form.
 
     Args:
         workspace: guards paths.
         what: `questions` or `speech`.
         keys: of the form; what the command does not use is left out.
+        more: what was set under Advanced.
 
     Raises:
         TunesmithError: a path is outside, or the configuration cannot be used.
     """
-    command = COMMANDS[what]
-    given = {name: value for name, value in said(keys).items() if command in KEYS[name].commands}
-    guard_keys(workspace, given)
-    return load_keys(given, command)
+    return tab_config(workspace, COMMANDS[what], said(keys), more)
 
 
 def estimate(config: RunConfig) -> str:
@@ -89,6 +84,7 @@ class _Form:
 
     what: gr.Radio
     fields: dict[str, Any]
+    more: gr.HTML
     start: gr.Button
     preview: gr.Button
     cost: gr.Button
@@ -119,37 +115,37 @@ def _form(studio: Studio) -> _Form:
         fields |= key_fields(studio, _ENTRIES, "make")
     fields |= key_fields(studio, _WRITER, "make", model_name_or_path=FIRST_MODEL)
     studio.markdown("data.secret", elem_classes="ts-quiet")
-    with studio.worded(gr.Accordion(open=False, elem_id="make-more"), label="data.more"):
-        fields |= key_fields(studio, _MORE, "make")
+    more = advanced_form(studio, "make", dict.fromkeys(COMMANDS.values(), _OWN))
     start, preview, command = starters(studio, "make", "data.start")
     cost = studio.worded(gr.Button(min_width=96, elem_id="make-estimate"), value="data.estimate")
 
     def toggled(chosen: str) -> list[Any]:
-        return [gr.update(visible=chosen == "speech"), gr.update(visible=chosen == "questions")]
+        is_speech = chosen == "speech"
+        return [gr.update(visible=is_speech), gr.update(visible=not is_speech), for_command(COMMANDS[chosen])]
 
     def worded(language: str) -> Any:
         return gr.update(choices=[(say(f"data.{name}", language), name) for name in COMMANDS])
 
-    what.change(toggled, what, [speech, entries], **PRIVATE)
+    what.change(toggled, what, [speech, entries, more], **PRIVATE)
     studio.language.change(worded, studio.language, what, **PRIVATE)
-    return _Form(what, fields, start, preview, cost, command)
+    return _Form(what, fields, more, start, preview, cost, command)
 
 
 def _connect(studio: Studio, form: _Form, view: JobView) -> None:
-    names, inputs = list(form.fields), [studio.language, form.what, *form.fields.values()]
+    names, inputs = list(form.fields), [studio.language, form.what, form.more, *form.fields.values()]
 
-    def config_of(what: str, values: tuple[Any, ...]) -> RunConfig:
-        return making_config(studio.workspace, what, dict(zip(names, values, strict=True)))
+    def config_of(what: str, more: Any, *values: Any) -> RunConfig:
+        return making_config(studio.workspace, what, dict(zip(names, values, strict=True)), clean(more))
 
-    def begin(language: str, what: str, *values: Any) -> list[Any]:
-        return view.start(config_of(what, values), language)
+    def begin(language: str, *values: Any) -> list[Any]:
+        return view.start(config_of(*values), language)
 
-    def tell(language: str, what: str, *values: Any) -> str:
-        return page_part(note(estimate(config_of(what, values)), "warn"))
+    def tell(language: str, *values: Any) -> str:
+        return page_part(note(estimate(config_of(*values)), "warn"))
 
     form.start.click(told(begin), inputs, view.parts, **PRIVATE)
     form.preview.click(
-        told(lambda language, what, *values: command_page(config_of(what, values), language)),
+        told(lambda language, *values: command_page(config_of(*values), language)),
         inputs, form.told, **PRIVATE,
     )  # fmt: skip
     form.cost.click(told(tell), inputs, form.told, **{**PRIVATE, "show_progress": "minimal"})

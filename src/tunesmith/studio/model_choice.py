@@ -11,6 +11,9 @@ from tunesmith.studio.choices import FIRST_MODEL, model_names, template_choices
 from tunesmith.studio.markup import style
 from tunesmith.studio.shell import PRIVATE, Studio
 
+MODEL_KEYS = ("model_name_or_path", "template")
+"""Keys that `model_choice` and `model_and_template` have controls for."""
+
 
 def lay_style() -> None:
     """The style of HTML that tabs make themselves; once in each tab, for a tab is laid out when it is opened."""

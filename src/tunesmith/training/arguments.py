@@ -7,6 +7,7 @@ from typing import Any
 
 from tunesmith.config.optimizer_rules import optimizer_family, updates_in_backward
 from tunesmith.config.schema import RunConfig
+from tunesmith.core import env
 from tunesmith.core.errors import TrainingError
 from tunesmith.core.log import get_logger
 from tunesmith.models.dtype import device
@@ -79,6 +80,7 @@ def training_arguments(config: RunConfig, *, autocast: str | None) -> Any:
     if not warmup and config.warmup_ratio:
         warmup = config.warmup_ratio  # transformers 5 reads a share below 1 as a ratio
     sampling = "sequential" if config.disable_shuffling else config.train_sampling_strategy
+    on_cpu = config.use_cpu or device().type == "cpu"  # transformers takes bf16 there only where use_cpu says so
     values.update(
         output_dir=config.output_dir,
         per_device_train_batch_size=rows_per_step(config),
@@ -97,11 +99,13 @@ def training_arguments(config: RunConfig, *, autocast: str | None) -> Any:
         logging_steps=config.logging_steps,
         save_steps=config.save_steps,
         seed=config.seed,
-        use_cpu=config.use_cpu,
+        use_cpu=on_cpu,
         log_level="error",
-        dataloader_pin_memory=config.dataloader_pin_memory and not config.use_cpu and device().type != "cpu",
+        dataloader_pin_memory=config.dataloader_pin_memory and not on_cpu,
     )
     values.update(_fitting_optimizer(config))
+    if env.world_size() == 1:
+        values.pop("ddp_backend", None)  # transformers would look for a group that one process does not open
     if config.early_stopping_steps and "load_best_model_at_end" not in config.explicit:
         values["load_best_model_at_end"] = False
     if config.early_stopping_steps and config.metric_for_best_model is None:

@@ -81,6 +81,18 @@ class StepTrainer(OptimizerHooks, Trainer):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return WindowSampler(len(rows), window, seed)
 
+    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> Any:
+        """Where losses are computed: accelerate wraps the model's `forward` alone, and only parts of that run here."""
+        place = self.args.device.type
+        if torch.is_autocast_enabled(place):
+            return contextlib.nullcontext()  # evaluation in a format of its own
+        return torch.autocast(place, self.half) if self.half else contextlib.nullcontext()
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """The format that matrices are multiplied in where it is not that of the trained weights."""
+        return torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
+
     # -- one step ------------------------------------------------------------------------------------------------
 
     def _micro_batches(self, step: StepRows, parts: tuple[int, ...] | None) -> list[MicroBatch]:
@@ -257,6 +269,8 @@ class StepTrainer(OptimizerHooks, Trainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)
+        if self.accelerator.scaler is not None:
+            return norm  # fp16: a step that overflows is left out, and the next loss is scaled less
         value = norm.item() if isinstance(norm, torch.Tensor) else norm
         if value is not None and not torch.isfinite(torch.tensor(value)):
             raise TrainingError(

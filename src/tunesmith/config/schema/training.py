@@ -258,7 +258,10 @@ class Processes(Group):
         1800, "Seconds that processes wait for each other.", gt=0, note="One process waits for nobody."
     )
     ddp_backend: str | None = key(
-        None, "How processes talk.", choices=("nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl")
+        None,
+        "How processes talk.",
+        choices=("nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl"),
+        note="One process talks to nobody.",
     )
     ddp_find_unused_parameters: bool | None = key(None, "Look for weights without a gradient in each step.")
     ddp_bucket_cap_mb: int | None = key(None, "Size of the pieces that gradients are sent in, in MB.", ge=1)
