@@ -145,6 +145,7 @@ def resume_and_finish(window: Window, second: Window, root: Path, stopped: int) 
     window.page.click("#train-resume")
     window.until(lambda: window.state == "running" and window.step > stopped)
     assert window.points() > stopped, "the curve goes on; it does not begin anew"
+    window.until(lambda: window.step > STEPS * 2 // 3)
     window.page.locator("#train-form [data-key=warmup_steps]").scroll_into_view_if_needed()
     window.keep("resumed")
     window.until(lambda: window.state == "finished")
