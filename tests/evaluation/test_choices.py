@@ -20,7 +20,14 @@ from tunesmith.data.template import load_template
 from tunesmith.evaluation.benchmarks import load_benchmark
 from tunesmith.evaluation.choices import ChoiceEvaluation, ChoiceSettings
 from tunesmith.evaluation.intervals import wilson
-from tunesmith.evaluation.prompts import Style, draw_examples, letter_tokens, messages_of, write_prompts
+from tunesmith.evaluation.prompts import (
+    Style,
+    draw_examples,
+    letter_tokens,
+    messages_of,
+    warn_of_few_examples,
+    write_prompts,
+)
 from tunesmith.evaluation.question import Question, Subject
 from tunesmith.evaluation.results import table_lines, write_results
 from tunesmith.inference.chat import ChatFormat
@@ -216,6 +223,13 @@ def test_letters_that_look_alike_are_refused(form: ChatFormat) -> None:
     with pytest.raises(ModelError, match="cannot be told apart"):
         letter_tokens(ChatFormat(form.template, Blind()), "AB")  # type: ignore[arg-type]
     assert len(set(letter_tokens(form, "ABCD"))) == 4
+
+
+def test_fewer_worked_examples_than_asked_for_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_few_examples(5, {"algebra": 5, "history": 0})
+    assert caplog.text == ""
+    warn_of_few_examples(9, dict.fromkeys(("a", "b", "c", "d", "e"), 5) | {"none": 0})
+    assert "n_shot: 9, but fewer worked examples in a (5), b (5), c (5) and 2 more: all are shown" in caplog.text
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])

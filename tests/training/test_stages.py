@@ -173,6 +173,15 @@ def test_a_stopped_computation_goes_on_and_a_damaged_one_is_made_anew(
     assert "damaged" in caplog.text
 
 
+def test_numbers_of_another_format_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counting = Counting(monkeypatch)
+    whole = make_stage_trainer(tmp_path, random_rows("dpo", 10), **FULL)
+    whole.args.bf16 = True
+    whole.train_dataset = whole.train_dataset.rows_without
+    kept_reference.keep_reference(whole)
+    assert counting.rows == 20
+
+
 def test_numbers_that_are_not_finite_stop_the_run_with_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = random_rows("dpo", 3)
     trainer = make_stage_trainer(tmp_path, rows, **(FULL | {"pref_loss": "simpo"}))

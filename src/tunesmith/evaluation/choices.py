@@ -14,7 +14,16 @@ from tunesmith.core.log import get_logger
 from tunesmith.core.runs import Run
 from tunesmith.evaluation.continuations import score_answers
 from tunesmith.evaluation.progress import ProgressBar
-from tunesmith.evaluation.prompts import Prompt, Style, draw_examples, lead_of, letter_tokens, write_prompts
+from tunesmith.evaluation.prompts import (
+    Prompt,
+    Style,
+    draw_examples,
+    known_examples,
+    lead_of,
+    letter_tokens,
+    warn_of_few_examples,
+    write_prompts,
+)
 from tunesmith.evaluation.question import ROWS_FILE, Question, Subject
 from tunesmith.inference.chat import ChatFormat
 from tunesmith.inference.engine import Engine
@@ -125,6 +134,8 @@ class ChoiceEvaluation:
         Raises:
             TunesmithError: the folder holds answers to something else.
         """
+        counts = {subject.name: len(known_examples(subject)) for subject in subjects}
+        warn_of_few_examples(self.settings.n_shot, counts)
         asked = [(subject, self._prompts(subject)) for subject in subjects]
         journal = self._journal(asked, weights)
         total = sum(len(prompts) for _, prompts in asked)

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tunesmith.core.errors import DataError, ModelError, Problem
+from tunesmith.core.log import get_logger
 from tunesmith.core.types import Message
 from tunesmith.evaluation.question import Question, Subject
 from tunesmith.inference.chat import ChatFormat
 
+_logger = get_logger(__name__)
 INTRODUCTIONS = {
     "en": "Here are multiple-choice questions on {title}, each with its right answer.\n\n",
     "zh": "以下是关于{title}的单项选择题，每题附有正确答案。\n\n",
 }
 ANSWER_MARKS = {"en": "Answer:", "zh": "答案："}
+
+
+def known_examples(subject: Subject) -> list[Question]:
+    """The worked examples of a subject whose answer is known."""
+    return [example for example in subject.examples if example.answer is not None]
+
+
+def warn_of_few_examples(n_shot: int, counts: Mapping[str, int]) -> None:
+    """Says where fewer worked examples are there than asked for; where there are none, nobody expects them.
+
+    Args:
+        n_shot: how many are asked for.
+        counts: subject or file -> worked examples there.
+    """
+    few = [f"{name} ({count})" for name, count in counts.items() if 0 < count < n_shot]
+    if few:
+        others = f" and {len(few) - 3} more" if len(few) > 3 else ""
+        _logger.warning(
+            "n_shot: %d, but fewer worked examples in %s%s: all are shown", n_shot, ", ".join(few[:3]), others
+        )
 
 
 def draw_examples(subject: Subject, n_shot: int, seed: int) -> list[Question]:
@@ -26,7 +48,7 @@ def draw_examples(subject: Subject, n_shot: int, seed: int) -> list[Question]:
         n_shot: how many; fewer where the subject has no more.
         seed: each subject draws by itself, so leaving one out changes no other.
     """
-    known = [example for example in subject.examples if example.answer is not None]
+    known = known_examples(subject)
     return random.Random(f"{seed} {subject.name}").sample(known, min(n_shot, len(known)))
 
 

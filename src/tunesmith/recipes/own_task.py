@@ -16,7 +16,7 @@ from tunesmith.data.prompts import PromptRow
 from tunesmith.evaluation.intervals import paired_bootstrap
 from tunesmith.evaluation.metrics.scoreboard import Scoreboard
 from tunesmith.evaluation.progress import ProgressBar
-from tunesmith.evaluation.prompts import lead_of
+from tunesmith.evaluation.prompts import lead_of, warn_of_few_examples
 from tunesmith.evaluation.results import write_parquet
 from tunesmith.evaluation.task_rows import PromptItem, read_prompts
 from tunesmith.recipes.answering import Answering
@@ -47,6 +47,7 @@ def generate(config: RunConfig, task: TaskFile, folder: Path | None) -> dict[str
     from tunesmith.models.provenance import weights_digest
 
     items, examples = read_prompts(task)
+    warn_of_few_examples(config.n_shot, {str(task.examples): len(examples)})
     opened = open_model(config, batch_size=config.batch_size)
     rows = write_rows(opened.form, task, items, draw(examples, config.n_shot, config.seed), opened.engine.context)
 

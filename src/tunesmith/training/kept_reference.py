@@ -92,8 +92,8 @@ def keep_reference(trainer: Any) -> None:
 
 
 def _referenced(trainer: Any, rows: Any, model_key: str) -> ReferencedRows:
-    """The rows with their numbers, by the hash of weights and tokens (and so of tokenizer, template and data)."""
-    key = digest(model_key, rows.digest(), str(trainer.args.device.type))
+    """The rows with their numbers, by the hash of weights, tokens (so of tokenizer, template, data) and format."""
+    key = digest(model_key, rows.digest(), str(trainer.args.device.type), str(trainer.half))
     folder = env.home() / "reference" / key
     lock = Lock(folder.with_suffix(".lock"))
     folder.parent.mkdir(parents=True, exist_ok=True)

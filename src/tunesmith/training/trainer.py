@@ -86,8 +86,12 @@ class StepTrainer(OptimizerHooks, Trainer):
         place = self.args.device.type
         if torch.is_autocast_enabled(place):
             return contextlib.nullcontext()  # evaluation in a format of its own
-        half = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
-        return torch.autocast(place, half) if half else contextlib.nullcontext()
+        return torch.autocast(place, self.half) if self.half else contextlib.nullcontext()
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """The format that matrices are multiplied in where it is not that of the trained weights."""
+        return torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
 
     # -- one step ------------------------------------------------------------------------------------------------
 

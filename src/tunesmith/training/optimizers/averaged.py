@@ -15,7 +15,7 @@ import torch
 from tunesmith.config.optimizer_rules import optim_settings
 from tunesmith.core.errors import TrainingError
 from tunesmith.core.optional import require
-from tunesmith.training.optimizers.in_backward import trained_groups
+from tunesmith.training.optimizers.several import trained_groups
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig

@@ -16,7 +16,7 @@ from torch import nn
 from tunesmith.core.errors import TrainingError
 from tunesmith.core.log import get_logger
 from tunesmith.models.targets import layers_of
-from tunesmith.training.optimizers.in_backward import Group, trained_groups
+from tunesmith.training.optimizers.several import Group, trained_groups
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig

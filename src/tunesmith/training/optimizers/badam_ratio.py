@@ -11,7 +11,7 @@ from tunesmith.core.log import get_logger
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
-    from tunesmith.training.optimizers.in_backward import Group
+    from tunesmith.training.optimizers.several import Group
 
 logger = get_logger(__name__)
 

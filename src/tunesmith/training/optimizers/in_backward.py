@@ -11,20 +11,19 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from tunesmith.core.log import get_logger
+from tunesmith.training.optimizers.several import Group, SeveralOptimizers, trained_groups
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
 
 logger = get_logger(__name__)
 
-Group = dict[str, Any]
 Make = Callable[[list[Group]], torch.optim.Optimizer]
 
 
-class UpdateInBackward(torch.optim.Optimizer):
+class UpdateInBackward(SeveralOptimizers):
     """One small optimizer a weight, each stepped by autograd when the gradient of its weight is complete.
 
     Args:
@@ -34,27 +33,13 @@ class UpdateInBackward(torch.optim.Optimizer):
     """
 
     def __init__(self, groups: Iterable[Group], make: Make, description: str) -> None:
-        self.description = description
-        self.parts: list[torch.optim.Optimizer] = []
         self._is_last = False
         self._squares: list[torch.Tensor] = []
         self._has_met_sums = False
-        for group in groups:
-            for weight in group["params"]:
-                part = make([{**group, "params": [weight]}])
-                self.parts.append(part)
-                weight.register_post_accumulate_grad_hook(self._hook(part))
-        self.defaults = dict(self.parts[0].defaults)
-
-    @property
-    def param_groups(self) -> list[Group]:
-        """The groups of all parts; a scheduler sets their learning rates."""
-        return [group for part in self.parts for group in part.param_groups]
-
-    @property
-    def state(self) -> dict[Any, Any]:
-        """The states of all parts."""
-        return {weight: value for part in self.parts for weight, value in part.state.items()}
+        owned = [(weight, make([{**group, "params": [weight]}])) for group in groups for weight in group["params"]]
+        super().__init__([part for _, part in owned], description)
+        for weight, part in owned:
+            weight.register_post_accumulate_grad_hook(self._hook(part))
 
     def _hook(self, part: torch.optim.Optimizer) -> Callable[[torch.Tensor], None]:
         def update(weight: torch.Tensor) -> None:
@@ -85,35 +70,11 @@ class UpdateInBackward(torch.optim.Optimizer):
         """Nothing is left to do: the backward pass has updated."""
         self._is_last = False
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Frees gradients of weights that no loss reached."""
-        for part in self.parts:
-            part.zero_grad(set_to_none)
-
     def gradient_norm(self) -> torch.Tensor:
         """Length of all gradients of this step."""
         if not self._squares:
             return torch.zeros(())
         return torch.stack(self._squares).sum().sqrt()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The parts' states in order."""
-        return {"parts": [part.state_dict() for part in self.parts]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Gives each part its state."""
-        for part, saved in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(saved)
-
-
-def trained_groups(model: nn.Module, trainer: Any) -> list[Group]:
-    """Two groups of trained weights: those that decay and those that do not (norms and biases)."""
-    decaying = set(trainer.get_decay_parameter_names(model))
-    named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    return [
-        {"params": [w for name, w in named if name in decaying], "weight_decay": trainer.args.weight_decay},
-        {"params": [w for name, w in named if name not in decaying], "weight_decay": 0.0},
-    ]
 
 
 def lomo(config: RunConfig, trainer: Any) -> torch.optim.Optimizer:

@@ -20,7 +20,8 @@ from tunesmith.core.lazy import nearest
 from tunesmith.core.log import get_logger
 from tunesmith.core.optional import require
 from tunesmith.models.targets import linear_names
-from tunesmith.training.optimizers.in_backward import Group, UpdateInBackward, trained_groups
+from tunesmith.training.optimizers.in_backward import UpdateInBackward
+from tunesmith.training.optimizers.several import Group, trained_groups
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig

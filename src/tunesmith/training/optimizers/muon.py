@@ -6,7 +6,6 @@ that an update is as large as AdamW's and both take the same learning rate. torc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,55 +13,12 @@ from torch import nn
 
 from tunesmith.core.log import get_logger
 from tunesmith.models.value_head import value_head_of
-from tunesmith.training.optimizers.in_backward import Group, trained_groups
+from tunesmith.training.optimizers.several import SeveralOptimizers, trained_groups
 
 if TYPE_CHECKING:
     from tunesmith.config.schema import RunConfig
 
 logger = get_logger(__name__)
-
-
-class SeveralOptimizers(torch.optim.Optimizer):
-    """Optimizers of different weights that step together.
-
-    Args:
-        parts: at least one.
-        description: one line for the log.
-    """
-
-    def __init__(self, parts: Sequence[torch.optim.Optimizer], description: str) -> None:
-        self.parts = list(parts)
-        self.description = description
-        self.defaults = dict(self.parts[0].defaults)
-
-    @property
-    def param_groups(self) -> list[Group]:
-        """The groups of all parts."""
-        return [group for part in self.parts for group in part.param_groups]
-
-    @property
-    def state(self) -> dict[Any, Any]:
-        """The states of all parts."""
-        return {weight: value for part in self.parts for weight, value in part.state.items()}
-
-    def step(self, closure: Any = None) -> None:
-        """Steps all parts."""
-        for part in self.parts:
-            part.step()
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Frees all gradients."""
-        for part in self.parts:
-            part.zero_grad(set_to_none)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The parts' states in order."""
-        return {"parts": [part.state_dict() for part in self.parts]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Gives each part its state."""
-        for part, saved in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(saved)
 
 
 def muon(config: RunConfig, trainer: Any) -> torch.optim.Optimizer:
