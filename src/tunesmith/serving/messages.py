@@ -78,8 +78,8 @@ def _check_strict(request: ChatRequest, tools: Sequence[ToolIn]) -> None:
         if tool.function.strict:
             raise not_supported(
                 f"tools[{index}].function.strict",
-                "an answer that may be text or a call is not held to a tool's schema; send tool_choice: required (or the "
-                "tool's name), or leave strict out and look at the arguments",
+                "an answer that may be text or a call is not held to a tool's schema; send tool_choice: required (or "
+                "the tool's name), or leave strict out and look at the arguments",
             )
 
 
