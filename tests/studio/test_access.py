@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -122,8 +121,8 @@ TABS: dict[str, tuple[str, Callable[[Tab], None]]] = {
 """Tab -> its label, what is done in it so that there is something to see."""
 
 
-def fill(tab: Tab, name: str) -> None:
-    """Opens a tab and its part Advanced, with the fields of one group."""
+def fill(tab: Tab, name: str, shot: Path) -> None:
+    """Opens a tab and its part Advanced, with the fields of one group, and keeps a picture."""
     label, act = TABS[name]
     if name != "train":
         tab.press(label)
@@ -133,10 +132,7 @@ def fill(tab: Tab, name: str) -> None:
         for summary in tab.page.locator(f".key-form {place}").all()[:1]:
             summary.click()
     tab.page.wait_for_timeout(300)
-    folder = os.environ.get("TUNESMITH_SHOTS")
-    if folder:
-        size = tab.page.viewport_size
-        tab.page.screenshot(path=f"{folder}/{name}-{size['width']}.png", full_page=True)
+    tab.page.screenshot(path=shot, full_page=True)
 
 
 def unnamed(tab: Tab) -> list[str]:
@@ -150,11 +146,11 @@ def unnamed(tab: Tab) -> list[str]:
 
 
 @pytest.mark.parametrize(("size", "theme"), [(WIDE, "light"), (PHONE, "light"), (WIDE, "dark"), (PHONE, "dark")])
-def test_every_tab_can_be_read(opened: Open, size: tuple[int, int], theme: str) -> None:
+def test_every_tab_can_be_read(opened: Open, shots: Path, size: tuple[int, int], theme: str) -> None:
     tab = opened(size, theme)
     assert tab.page.evaluate("document.body.classList.contains('dark')") == (theme == "dark")
     for name in TABS:
-        fill(tab, name)
+        fill(tab, name, shots / f"tab-{name}-{theme}-{size[0]}.png")
         found = tab.page.evaluate("window.look()")
         assert found["words"] > 30, name
         assert (found["pale"], found["cut"], found["outside"]) == ([], [], []), name
