@@ -18,7 +18,7 @@ ACTIVE: frozenset[State] = frozenset({"queued", "starting", "running", "stopping
 """States that end by themselves."""
 _NOT_CURVES = frozenset({"event", "time", "step", "total_steps", "epoch"})
 _KEPT = {
-    "train": "before a checkpoint could be written",
+    "train": "no checkpoint was written at the end",
     "predict": "the answers so far are kept; it can go on",
     "eval": "the answers so far are kept; it can go on",
     "data make": "the answers so far are kept; it can go on",

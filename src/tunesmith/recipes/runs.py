@@ -146,18 +146,28 @@ def sweep(root: Path, words: Sequence[str], choices: Mapping[str, Sequence[str]]
     """
     base = Path(load_config(words, "train").output_dir or ".")
     runs = []
-    for values in product(*choices.values()):
-        pairs = [f"{key}={value}" for key, value in zip(choices, values, strict=True)]
-        name = "_".join(pairs).replace("/", "-")
+    for name, values in combinations(choices):
+        pairs = [f"{key}={value}" for key, value in values.items()]
         runs.append([*words, *pairs, f"output_dir={base / name}"])
     for run in runs:
         load_config(run, "train")
     return [enqueue(root, run) for run in runs]
 
 
+def combinations(choices: Mapping[str, Sequence[str]]) -> list[tuple[str, dict[str, str]]]:
+    """Every combination of values: the name of its folder, and key -> value."""
+    found = []
+    for values in product(*choices.values()):
+        pairs = dict(zip(choices, values, strict=True))
+        found.append(("_".join(f"{key}={value}" for key, value in pairs.items()).replace("/", "-"), pairs))
+    return found
+
+
 def load_resolved(folder: Path) -> RunConfig:
     """The configuration of a run; that its data or model may be gone by now is no error."""
-    return load_config([str(config_file(folder))], "train", Checks(rules=False))
+    state = read_state(folder)
+    command, _ = job_of(state.command if state else "train")
+    return load_config([str(config_file(folder, command))], command, Checks(rules=False))
 
 
 def differences(configs: Sequence[RunConfig]) -> dict[str, list[Any]]:

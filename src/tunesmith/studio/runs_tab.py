@@ -8,10 +8,10 @@ import gradio as gr
 
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.run_state import RunState, read_state
-from tunesmith.recipes.runs import clone, config_file, resume, stop, sweep
+from tunesmith.recipes.runs import resume, stop
 from tunesmith.studio import start
-from tunesmith.studio.form import config_of, read_yaml
 from tunesmith.studio.live import beside, compared, live_view, run_list
+from tunesmith.studio.repeat import clone_of, sweep_of
 from tunesmith.studio.shell import PRIVATE, Studio, told
 from tunesmith.studio.words import say
 
@@ -95,41 +95,21 @@ class _Builder:
         return compared(self.studio, [str(name) for name in names])
 
     def _clone(self, names: Any, output: str, changes: str, language: str) -> str:
-        state = self._one(names, language)
-        words = _words(changes, language)
-        self._guard(state, [*words, f"output_dir={output}"])
-        folder = clone(state, self.workspace.root, str(self.workspace.inside(output)), words)
+        folder = clone_of(self._one(names, language), output or "", _pairs(changes, language), self.workspace)
         return say("runs.queued", language, folders=self.workspace.shown(folder))
 
     def _sweep(self, names: Any, output: str, changes: str, language: str) -> str:
-        state = self._one(names, language)
-        pairs = [word.partition("=") for word in _words(changes, language)]
-        choices = {key: value.split(",") for key, _, value in pairs if "," in value}
+        pairs = _pairs(changes, language)
+        choices = {key: value.split(",") for key, value in pairs.items() if "," in value}
         if not choices:
             raise TunesmithError(say("runs.no_values", language))
-        fixed = [f"{key}={value}" for key, _, value in pairs if "," not in value]
-        for key, values in choices.items():
-            for value in values:
-                self._guard(state, [f"{key}={value}", *fixed])
-        base = self.workspace.inside(output or self.workspace.shown(state.folder) + "-sweep")
-        words = [str(config_file(state.folder)), *fixed, f"output_dir={base}", "resume_from_checkpoint=null"]
-        folders = sweep(self.workspace.root, words, choices)
+        fixed = {key: value for key, value in pairs.items() if key not in choices}
+        folders = sweep_of(self._one(names, language), output or "", fixed, choices, self.workspace)
         return say("runs.queued", language, folders=", ".join(map(self.workspace.shown, folders)))
 
-    def _guard(self, state: RunState, words: list[str]) -> None:
-        """Refuses changes that the form would refuse: paths outside, secrets, the environment."""
-        said = read_yaml(config_file(state.folder).read_text(encoding="utf-8"), "run")
-        said |= dict(_pair(word) for word in words)
-        config_of({**said, "resume_from_checkpoint": "null"}, "train", self.workspace)
 
-
-def _pair(word: str) -> tuple[str, str]:
-    name, _, value = word.partition("=")
-    return name, value
-
-
-def _words(text: str, language: str) -> list[str]:
-    """The lines as `key=value` words.
+def _pairs(text: str, language: str) -> dict[str, str]:
+    """The lines `key=value`.
 
     Raises:
         TunesmithError: a line is none.
@@ -139,4 +119,4 @@ def _words(text: str, language: str) -> list[str]:
         name, equals, _ = line.partition("=")
         if not equals or not name.strip().isidentifier():
             raise TunesmithError(say("runs.bad_line", language, line=line[:80]))
-    return ["=".join(part.strip() for part in line.split("=", 1)) for line in lines]
+    return {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}

@@ -24,6 +24,6 @@ const draw = () => {
   const states = value.states.map((state) => word(`state_${state}`));
   root.append(table(word("differs"), value.labels, { [word("state")]: states, ...value.keys }), table(word("numbers"), value.labels, value.numbers));
 };
-watch("value", draw);
+watch("value", () => { draw(); if (props.value?.runs) element.scrollIntoView({ block: "start" }); }); // it stands below the list
 watch("language", draw);
 draw();

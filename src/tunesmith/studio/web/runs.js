@@ -12,6 +12,7 @@ const make = (tag, facts = {}, ...inside) => {
 let rows = null;
 let shown = "";
 let busy = false;
+let held = false;
 
 const choose = (folder, isChosen) => {
   const others = (props.value || []).filter((one) => one !== folder);
@@ -41,14 +42,16 @@ const line = (run) => {
 };
 
 const draw = () => {
-  if (!rows) return;
+  if (!rows || held) return;
   const now = JSON.stringify([rows, props.value, language()]);
   if (now === shown) return;
   shown = now;
   const focused = document.activeElement?.dataset?.folder;
   if (!rows.length) { root.replaceChildren(make("p", {}, word("empty"))); return; }
   const titles = [word("run"), word("state"), word("step"), "loss", "eval_loss", word("updated"), ""];
-  root.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)))), make("tbody", {}, ...rows.map(line))));
+  const lines = rows.map(line);
+  for (const one of lines) [...one.cells].forEach((cell, place) => { cell.dataset.head = titles[place]; });
+  root.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)))), make("tbody", {}, ...lines)));
   if (focused) [...root.querySelectorAll("input")].find((box) => box.dataset.folder === focused)?.focus();
 };
 
@@ -59,6 +62,9 @@ const ask = async () => {
 };
 watch("value", draw);
 watch("language", draw);
+// A row that is drawn anew between press and release would lose the click.
+root.addEventListener("pointerdown", () => { held = true; });
+for (const end of ["pointerup", "pointercancel"]) window.addEventListener(end, () => { if (held) setTimeout(() => { held = false; draw(); }); });
 ask();
 const timer = setInterval(() => { if (element.isConnected) ask(); else clearInterval(timer); }, 2000);
 // named so that Gradio offers the event: "input"
