@@ -65,11 +65,12 @@ def train(folder: Path, seed: int, keys: dict[str, Any]) -> None:
 
 def random_step(folder: Path, seed: int) -> Callable[[Any], None]:
     """Moves every weight matrix that an adapter changes at random, as far as the adapter moves it."""
-    from tunesmith.inference.opening import open_engine
+    from tunesmith.models.load import load_model
     from tunesmith.models.tokenizer import load_tokenizer
 
     config = config_of(folder)
-    tuned = open_engine(config, load_tokenizer(config), batch_size=1).model.state_dict()
+    live: Any = load_model(config, load_tokenizer(config), trainable=False)
+    tuned = live.merge_and_unload().state_dict()
 
     def change(model: Any) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -110,15 +111,15 @@ def main() -> None:
 
     short = {} if args.steps is None else {"max_steps": args.steps}
     with tempfile.TemporaryDirectory() as place:
+        for name, keys in RUNS.items():
+            folder = Path(place) / name.replace(", ", "-").replace(" ", "-")
+            train(folder, 1, keys | short)
+            note(name, probe(folder))
         for seed in range(args.nulls // 2):
             folder = Path(place) / f"null-{seed}"
             train(folder, seed, NULL | short)
             note(f"null, run {seed}", probe(folder))
             note(f"null, random step {seed}", probe(None, random_step(folder, seed)))
-        for name, keys in RUNS.items():
-            folder = Path(place) / name.replace(", ", "-").replace(" ", "-")
-            train(folder, 1, keys | short)
-            note(name, probe(folder))
     flagged = {kind: [n for n, one in found.items() if n.startswith(kind) and one["verdict"] == FORGOTTEN]
                for kind in ("null", "ordinary", "overfit")}  # fmt: skip
     result = {"model": MODEL, "probe_seconds": round(seconds, 1), "flagged": flagged, "runs": found}

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import ExportError, ModelError
 from tunesmith.models import provenance
-from tunesmith.models.export import writer
+from tunesmith.models.export import verify, writer
 from tunesmith.recipes import export
 
 
@@ -161,6 +161,33 @@ def test_breakage_wrong_scaling(tmp_path, base, adapter, monkeypatch):
     with pytest.raises(ExportError, match="does not answer as the live one"):
         export.run(config_of(tmp_path, base, [adapter]))
     assert not (tmp_path / "out").exists()
+
+
+def test_breakage_one_matrix_left_out(tmp_path, base, monkeypatch):
+    from peft.tuners.lora.layer import Linear
+
+    real, calls = Linear.get_delta_weight, []
+
+    def all_but_the_second(self, name):
+        calls.append(self)
+        return real(self, name) * (len(calls) != 2)
+
+    monkeypatch.setattr(Linear, "get_delta_weight", all_but_the_second)
+    faint = make_adapter(tmp_path / "faint", base, scale=0.02)
+    with pytest.raises(ExportError, match="does not answer as the live one"):
+        export.run(config_of(tmp_path, base, [faint]))
+    assert len(calls) > 2
+
+
+def test_rounding_noise_is_measured_and_leaves_the_model_as_it_was(base):
+    model = AutoModelForCausalLM.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    before = logits(model)
+    first, second = (verify.take_reference(model, tokenizer) for _ in range(2))
+    assert torch.equal(logits(model), before)
+    assert first.noise == second.noise
+    assert 0 < first.noise < 1e-5
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_breakage_merge_that_did_nothing(tmp_path, base, adapter, monkeypatch):

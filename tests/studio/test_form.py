@@ -13,7 +13,10 @@ from tunesmith.config.coerce import MismatchError, coerce
 from tunesmith.config.load import load_config
 from tunesmith.config.schema import KEYS, Key, RunConfig
 from tunesmith.core.errors import ConfigError
+from tunesmith.core.log import get_logger
+from tunesmith.data.catalog import resolve
 from tunesmith.studio.form import config_of, read_yaml, text_of, to_yaml, value_of
+from tunesmith.studio.suggest import suggestions
 from tunesmith.studio.workspace import Workspace
 
 OPEN = [known for known in KEYS.values() if not known.secret]
@@ -109,3 +112,18 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
 def test_what_is_no_configuration(text: str) -> None:
     with pytest.raises(ConfigError):
         read_yaml(text)
+
+
+def test_the_page_says_nothing_about_packaged_data(
+    tmp_path: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(get_logger("tunesmith"), "propagate", True)
+    workspace = Workspace.at(tmp_path)
+    said = {"model_name_or_path": "smollm2-135m", "dataset": "identity, identity", "do_train": "true"}
+    with caplog.at_level("INFO", logger="tunesmith"):
+        suggestions(workspace)
+        config = config_of({**said, "output_dir": "saves/out"}, "train", workspace)
+        assert "packaged data sets" not in caplog.text
+        resolve(config.dataset, config.dataset_dir)
+    assert caplog.text.count("packaged data sets") == caplog.text.count("named 2 times") == 1

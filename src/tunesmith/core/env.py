@@ -147,6 +147,13 @@ def world_size() -> int:
     return int(get("WORLD_SIZE", "1") or 1)
 
 
+def asked_processes() -> int:
+    """Processes that `FORCE_TORCHRUN`, `NNODES` and `NPROC_PER_NODE` ask for; 1 where torchrun has started this one."""
+    if not switch("FORCE_TORCHRUN") or get("WORLD_SIZE"):
+        return 1
+    return whole_number("NNODES", 1, least=1) * whole_number("NPROC_PER_NODE", 1, least=1)
+
+
 def expand(name: str) -> str | None:
     """The value behind `${oc.env:NAME}`; an empty string is a value here, None means unset."""
     return os.environ.get(name)

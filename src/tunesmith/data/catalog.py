@@ -143,7 +143,7 @@ def bundled_dir() -> Path | None:
 
 
 def find_dataset_dir(dataset_dir: str) -> Path:
-    """The folder that holds dataset_info.json; for the default `data` the packaged copy stands in, and is named.
+    """The folder that holds dataset_info.json; for the default `data` the packaged copy stands in.
 
     Raises:
         DataError: neither has a dataset_info.json.
@@ -152,7 +152,6 @@ def find_dataset_dir(dataset_dir: str) -> Path:
     if (folder / INFO_FILE).is_file():
         return folder
     if dataset_dir.rstrip("/\\") == DEFAULT_DIR and (bundled := bundled_dir()):
-        logger.info("dataset_dir: no %s here, so the packaged data sets are used: %s", folder / INFO_FILE, bundled)
         return bundled
     raise DataError(
         [
@@ -200,7 +199,9 @@ def _json_advice(text: str) -> str:
     return f"a comma stands between two entries, none after the last; the whole looks like {EXAMPLE_ENTRY}"
 
 
-def resolve(names: tuple[str, ...] | list[str], dataset_dir: str, token: str | None = None) -> list[DatasetSpec]:
+def resolve(
+    names: tuple[str, ...] | list[str], dataset_dir: str, token: str | None = None, *, quiet: bool = False
+) -> list[DatasetSpec]:
     """The specs of all `names`, in order; a name given twice is used twice, and that is said.
 
     Args:
@@ -208,13 +209,14 @@ def resolve(names: tuple[str, ...] | list[str], dataset_dir: str, token: str | N
         dataset_dir: folder of dataset_info.json; ONLINE: names are repositories of a hub; `REMOTE:repo`: the folder is
             that repository.
         token: of the hub, for REMOTE.
+        quiet: tells nothing, for who only looks whether it can be done.
 
     Raises:
         DataError: every unknown or unusable name at once.
     """
     specs: list[DatasetSpec] = []
     problems: list[Problem] = []
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    for name in sorted({name for name in names if names.count(name) > 1 and not quiet}):
         logger.info("dataset: %s is named %d times and is used %d times", name, names.count(name), names.count(name))
     if dataset_dir == ONLINE:
         return [_online(name) for name in names]
@@ -227,6 +229,8 @@ def resolve(names: tuple[str, ...] | list[str], dataset_dir: str, token: str | N
         folder = fetch_file(repo, INFO_FILE, token).parent
     elif any(not is_file_name(name) for name in names) or (Path(dataset_dir) / INFO_FILE).is_file():
         folder = find_dataset_dir(dataset_dir)
+        if folder != (asked := Path(dataset_dir).expanduser()) and not quiet:
+            logger.info("dataset_dir: no %s here, so the packaged data sets are used: %s", asked / INFO_FILE, folder)
     if folder is not None:
         info = read_info(folder)
     for name in names:

@@ -130,9 +130,10 @@ class _Builder:
                     self._window("" if not place else f"-{place + 1}")
                 self.second = column
         self.box = self._said(
-            gr.Textbox(show_label=False, submit_btn=True, lines=1, max_lines=12, autofocus=True, elem_id="chat-box"),
+            gr.Textbox(show_label=False, lines=1, max_lines=12, autofocus=True, elem_id="chat-box"),
             label="chat.message",
             placeholder="chat.message_hint",
+            submit_btn="chat.send",
         )
         with gr.Row(equal_height=True, elem_classes="chat-bar"):
             self.role = self._radio("role", ROLES, container=False, scale=3)
@@ -180,11 +181,11 @@ class _Builder:
         ask: dict[str, Any] = {"concurrency_limit": None, **_PRIVATE}
         self.box.submit(self._ask, [self.box, *asked], shown, **ask)
         self.box.stop(self._stop, None, None, queue=False, **_PRIVATE)
-        self.clear.click(self._clear, None, shown, **_PRIVATE)
+        self.clear.click(self._clear, self.language, shown, **_PRIVATE)
         for window in self.windows:
             window.retry(self._again, asked, shown, **ask)
             window.undo(self._undo, [self.language, *self.states], shown, **_PRIVATE)
-            window.clear(self._clear, None, shown, **_PRIVATE)
+            window.clear(self._clear, self.language, shown, **_PRIVATE)
         facts = [self.status, self.load, self.unload, self.thinking, *([self.second] if self.sides > 1 else [])]
         settings = [*facts, *self.controls]
         self.load.click(self._loading, self.language, [self.status, self.load, self.unload], **_PRIVATE).then(
@@ -247,7 +248,7 @@ class _Builder:
             shown = [bubbles(talk, answer, language) for talk, answer in zip(talks, answers, strict=False)]
             return [*shown, *skipped][: self.sides]
 
-        working = gr.update(value="", submit_btn=False, stop_btn=True)
+        working = gr.update(value="", submit_btn=False, stop_btn=say("chat.stop", language))
         yield [working, *windows(), *skipped, *[NOTHING] * self.sides]
         try:
             sampling = sampling_of(rest[self.sides :], self.seat.defaults)
@@ -264,14 +265,20 @@ class _Builder:
         except Exception as error:  # whatever it is, the page must not be left waiting
             kept = [talk[:-1] if text else talk for talk in talks]
             note = say("chat.cannot_answer", language, reason=reason_shown(error, language))
-            yield [_given_back(text), *self._shown(kept, language), *kept, note, *[NOTHING] * (self.sides - 1)]
+            yield [
+                _given_back(text, language),
+                *self._shown(kept, language),
+                *kept,
+                note,
+                *[NOTHING] * (self.sides - 1),
+            ]
             return
         drawn_last, notes = windows(), [noted(answer, language) for answer in answers]
         kept = [
             [*talk, answers[place].message] if place < count and says_something(answers[place]) else talk
             for place, talk in enumerate(talks)
         ]
-        yield [_ready(), *drawn_last, *kept, *[*notes, *[NOTHING] * self.sides][: self.sides]]
+        yield [_ready(language), *drawn_last, *kept, *[*notes, *[NOTHING] * self.sides][: self.sides]]
 
     def _shown(self, talks: Sequence[Sequence[Message]], language: str) -> list[Any]:
         return [bubbles(talk, language=language) for talk in talks]
@@ -301,12 +308,12 @@ class _Builder:
         asked = [without_answer(messages) for messages in talks]
         text = next((messages[-1].content for messages in asked if messages), "")
         kept = [messages[:-1] for messages in asked]
-        return [_given_back(text), *self._shown(kept, language), *kept, *[NOTHING] * self.sides]
+        return [_given_back(text, language), *self._shown(kept, language), *kept, *[NOTHING] * self.sides]
 
-    async def _clear(self, request: gr.Request) -> Any:
+    async def _clear(self, request: gr.Request, language: str) -> Any:
         await self._drop(request)
         empty: list[Any] = [[] for _ in range(self.sides)]
-        return [_ready(), *empty, *empty, *[NOTHING] * self.sides]
+        return [_ready(language), *empty, *empty, *[NOTHING] * self.sides]
 
     # ---- loading
 
@@ -347,10 +354,10 @@ class _Builder:
         return say("chat.loaded", language, name=self.seat.name) + shared
 
 
-def _ready() -> Any:
+def _ready(language: str) -> Any:
     """The box takes a message; what was typed meanwhile stays."""
-    return gr.update(submit_btn=True, stop_btn=False)
+    return gr.update(submit_btn=say("chat.send", language), stop_btn=False)
 
 
-def _given_back(text: str) -> Any:
-    return gr.update(value=text, submit_btn=True, stop_btn=False)
+def _given_back(text: str, language: str) -> Any:
+    return gr.update(value=text, submit_btn=say("chat.send", language), stop_btn=False)

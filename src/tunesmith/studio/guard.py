@@ -174,6 +174,6 @@ def guard_datasets(workspace: Workspace, dataset_dir: str, names: Collection[str
         if is_file_name(name):  # before it is looked for: what is outside is not even found out to exist
             workspace.readable_path(name)
     bundled = bundled_dir()
-    for spec in resolve(tuple(names), dataset_dir):
+    for spec in resolve(tuple(names), dataset_dir, quiet=True):
         if spec.remote is None and not (bundled and spec.path.resolve().is_relative_to(bundled.resolve())):
             workspace.readable_path(spec.path)

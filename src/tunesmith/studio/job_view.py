@@ -92,8 +92,8 @@ class JobView:
 def starters(studio: Studio, prefix: str, word: str) -> tuple[gr.Button, gr.Button, gr.HTML]:
     """A button that starts, one that shows the command instead, and where that is shown."""
     with gr.Row(elem_classes="ts-line"):
-        start = gr.Button(variant="primary", min_width=120, elem_id=f"{prefix}-start")
-        preview = gr.Button(min_width=120, elem_id=f"{prefix}-preview")
+        start = gr.Button(variant="primary", size="md", min_width=120, elem_id=f"{prefix}-start")
+        preview = gr.Button(size="md", min_width=120, elem_id=f"{prefix}-preview")
     shown = gr.HTML(elem_id=f"{prefix}-command", padding=False)
     return studio.worded(start, value=word), studio.worded(preview, value="command.button"), shown
 

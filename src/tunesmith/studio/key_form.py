@@ -115,7 +115,7 @@ def chinese_help() -> dict[str, str]:
 
 def _spec() -> dict[str, Any]:
     groups = {
-        group.TITLE: {"en": group.TITLE, "zh": chinese_help().get(f"group {group.TITLE}", group.TITLE)}
+        group.TITLE: {"en": group.TITLE.replace("`", ""), "zh": chinese_help().get(f"group {group.TITLE}", group.TITLE)}
         for group in GROUPS
     }
     prefix = "form."

@@ -117,7 +117,7 @@ def _form(studio: Studio) -> _Form:
     studio.markdown("data.secret", elem_classes="ts-quiet")
     more = advanced_form(studio, "make", dict.fromkeys(COMMANDS.values(), _OWN))
     start, preview, command = starters(studio, "make", "data.start")
-    cost = studio.worded(gr.Button(min_width=96, elem_id="make-estimate"), value="data.estimate")
+    cost = studio.worded(gr.Button(size="md", min_width=96, elem_id="make-estimate"), value="data.estimate")
 
     def toggled(chosen: str) -> list[Any]:
         is_speech = chosen == "speech"

@@ -35,8 +35,22 @@ _MONO = ["ui-monospace", "Consolas", "Noto Sans Mono", "monospace"]
 _CSS = """
 .chat-bar { align-items: center; }
 .chat-note { color: var(--body-text-color-subdued); font-size: var(--text-sm); min-height: 1.5em; }
+.tab-container button.selected { color: var(--primary-600) !important; }
+.dark .tab-container button.selected { color: var(--primary-300) !important; }
+.gradio-container :is(input, textarea, select, button, summary, [tabindex]):focus-visible {
+  outline: 2px solid var(--color-accent) !important; outline-offset: 1px; }
+.block label > span, .block span[data-testid=block-info] { overflow-wrap: anywhere; }
 footer { display: none !important; }
 """
+_COLORS = {
+    "button_primary_background_fill": "*primary_600",
+    "button_primary_background_fill_hover": "*primary_700",
+    "button_cancel_background_fill": "#b91c1c",
+    "button_cancel_background_fill_hover": "#991b1b",
+    "input_placeholder_color": "#566070",
+    "input_placeholder_color_dark": "#aab4c2",
+}
+"""Where Gradio's own colours leave words hard to read: contrast below 4.5."""
 _logger = get_logger(__name__)
 
 
@@ -157,7 +171,7 @@ def launch(page: gr.Blocks, settings: PageSettings, port: int, head: str = "") -
 
     env.exempt_from_proxy("localhost", "127.0.0.1", settings.host)  # Gradio asks itself whether it runs
     # Fonts of this machine, so that nothing is fetched from others.
-    theme = gradio.themes.Default(primary_hue="indigo", font=_FONTS, font_mono=_MONO)
+    theme = gradio.themes.Default(primary_hue="indigo", font=_FONTS, font_mono=_MONO).set(**_COLORS)
     options: dict[str, Any] = {"theme": theme, "css": _CSS, "footer_links": [], "run_history": False, "head": head}
     try:
         _, local, public = page.launch(

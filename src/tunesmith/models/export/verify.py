@@ -29,9 +29,11 @@ N_RANDOM = 4
 RANDOM_LENGTH = 32
 FP32_TOLERANCE = 1e-4
 """Largest difference of a logit."""
-NOISE_FACTOR, NOISE_CAP = 4.0, 1e-3
+NOISE_FACTOR, NOISE_CAP = 3.0, 1e-3
 """Deep models with large logits differ by more than that from themselves when sums run in another order: then a few
 times this noise, measured on the live model, is allowed, but never more than the cap. A wrong merge is far beyond."""
+N_ROUNDINGS = 4
+"""Draws of the rounding noise; the largest counts."""
 RANDOM_SHARE = 1e-3
 """Random ids reach every row of the embedding, but on such nonsense rounding grows without a bound of its own: there a
 logit may differ by this share of the largest one. Wrong rows are off by the size of the logits."""
@@ -49,7 +51,8 @@ class Reference:
         prompts: token ids.
         logits: (T, V) of each prompt, float32, of base and adapter together.
         base_logits: the same with the adapter off; None when there was none.
-        noise: largest difference of a logit between texts computed alone and in one batch.
+        noise: largest difference of a logit of a text that rounding makes: texts in one batch against each alone, and
+            with every layer's output off by up to one rounding, as after a merge.
         n_texts: how many of the prompts are texts; random ids follow.
     """
 
@@ -94,6 +97,25 @@ def _batched_logits(model: Any, prompts: Sequence[Sequence[int]]) -> list[torch.
     return [row[: len(prompt)] for row, prompt in zip(logits, prompts, strict=True)]
 
 
+def _rounded_logits(model: Any, prompts: Sequence[Sequence[int]], seed: int) -> list[torch.Tensor]:
+    """As `logits_of`, each number that a layer gives off at random by up to one rounding."""
+    generator = torch.Generator(device=model.device).manual_seed(seed)
+
+    def off(_: torch.nn.Module, __: Any, output: Any) -> Any:
+        if not isinstance(output, torch.Tensor) or not output.is_floating_point():
+            return output
+        draw = torch.rand(output.shape, generator=generator, device=output.device, dtype=torch.float32) - 0.5
+        return output + output * (draw * torch.finfo(output.dtype).eps).to(output.dtype)
+
+    leaves = [module for module in model.modules() if not any(True for _ in module.children())]
+    hooks = [module.register_forward_hook(off) for module in leaves]
+    try:
+        return logits_of(model, prompts)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def take_reference(model: Any, tokenizer: PreTrainedTokenizerBase) -> Reference:
     """Computes the reference before the adapter is merged away."""
     model.eval()
@@ -104,7 +126,8 @@ def take_reference(model: Any, tokenizer: PreTrainedTokenizerBase) -> Reference:
     if hasattr(model, "disable_adapter"):
         with model.disable_adapter():
             base = logits_of(model, prompts)
-    noise = distance(logits[: len(texts)], _batched_logits(model, texts))
+    others = [_batched_logits(model, texts), *(_rounded_logits(model, texts, seed) for seed in range(N_ROUNDINGS))]
+    noise = max(distance(logits[: len(texts)], other) for other in others)
     return Reference(prompts, logits, base, noise, len(texts))
 
 

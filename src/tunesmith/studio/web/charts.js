@@ -3,7 +3,9 @@
 window.tunesmithCharts = (node) => {
   const NS = "http://www.w3.org/2000/svg";
   const colors = ["#4f46e5", "#c2410c", "#047857", "#be185d", "#0369a1", "#a16207", "#6d28d9", "#334155"];
-  const margins = { left: 50, right: 8, top: 8, bottom: 20 };
+  const margins = { left: 30, right: 10, top: 8, bottom: 20 };
+  const LETTER = 6.6; // pixels of a digit at the size of the marks
+  const FLAT = 1e-4; // what changes by a smaller share is drawn as a straight line
   const cards = new Map();
 
   const svg = (tag, facts, ...inside) => {
@@ -18,9 +20,15 @@ window.tunesmithCharts = (node) => {
     if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(2).replace("e+", "e");
     return String(Number(value.toPrecision(4)));
   };
-  const mark = (value) => {
-    const size = Math.abs(value), exact = Number(value.toPrecision(5));
-    return size !== 0 && (size < 1e-3 || size >= 1e6) ? exact.toExponential().replace("e+", "e") : String(exact);
+  // The marks of an axis, with as many digits as it takes to tell them apart.
+  const marks = (values) => {
+    const most = Math.max(...values.map(Math.abs));
+    const apart = values.length > 1 ? Math.abs(values[1] - values[0]) : most;
+    const digits = Math.min(15, Math.max(1, Math.floor(Math.log10(most / apart || 1) + 1e-9) + 2));
+    return values.map((value) => {
+      const size = Math.abs(value), exact = Number(value.toPrecision(digits));
+      return size !== 0 && (size < 1e-3 || size >= 1e6) ? exact.toExponential().replace("e+", "e") : String(exact);
+    });
   };
   const ticks = (low, high, count) => {
     const span = high - low || 1;
@@ -48,11 +56,11 @@ window.tunesmithCharts = (node) => {
     card.innerHTML = "<figcaption><span></span><output></output></figcaption><div class='plot'></div><div class='legend'></div>";
     card.querySelector("figcaption span").textContent = name;
     node.append(card);
-    const made = { card, zoom: null, drag: null, lines: [], scale: null };
+    const made = { card, zoom: null, drag: null, lines: [], scale: null, left: margins.left };
     const plot = card.querySelector(".plot");
     const stepAt = (event) => {
       const box = plot.getBoundingClientRect();
-      const share = (event.clientX - box.left - margins.left) / (box.width - margins.left - margins.right);
+      const share = (event.clientX - box.left - made.left) / (box.width - made.left - margins.right);
       return made.scale ? made.scale.x0 + share * (made.scale.x1 - made.scale.x0) : 0;
     };
     plot.addEventListener("pointermove", (event) => point(made, stepAt(event)));
@@ -104,18 +112,25 @@ window.tunesmithCharts = (node) => {
     const ys = lines.flatMap(({ points }) => points.map((one) => one[1]));
     let [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
     if (x0 === x1) { x0 -= 0.5; x1 += 0.5; }
-    const room = (y1 - y0) * 0.06 || Math.abs(y1) * 0.1 || 1;
+    const isFlat = y1 - y0 < FLAT * Math.abs(y1);
+    const room = (isFlat ? Math.abs(y1) * 0.1 : (y1 - y0) * 0.06) || 1;
     y0 = y0 >= 0 && y0 - room < 0 ? 0 : y0 - room;
     y1 += room;
+    const beside = ticks(y0, y1, 3), besides = marks(beside);
+    size.left = made.left = Math.max(margins.left, 8 + LETTER * Math.max(...besides.map((one) => one.length)));
     const x = (value) => size.left + ((value - x0) / (x1 - x0)) * (size.width - size.left - size.right);
     const y = (value) => size.height - size.bottom - ((value - y0) / (y1 - y0)) * (size.height - size.top - size.bottom);
     made.scale = { x0, x1, x };
     const picture = svg("svg", { viewBox: `0 0 ${size.width} ${size.height}`, role: "img", "aria-label": describe(made, lines) });
-    for (const at of ticks(y0, y1, 3)) {
+    for (const [place, at] of beside.entries()) {
       picture.append(svg("line", { class: "grid-line", x1: size.left, x2: size.width - size.right, y1: y(at), y2: y(at) }));
-      picture.append(svg("text", { x: size.left - 6, y: y(at) + 4, "text-anchor": "end" }, mark(at)));
+      picture.append(svg("text", { x: size.left - 6, y: y(at) + 4, "text-anchor": "end" }, besides[place]));
     }
-    for (const at of ticks(x0, x1, 5)) picture.append(svg("text", { x: x(at), y: size.height - 6, "text-anchor": "middle" }, mark(at)));
+    const below = ticks(x0, x1, 5), belows = marks(below);
+    for (const [place, at] of below.entries()) {
+      const most = size.width - (LETTER / 2) * belows[place].length;
+      picture.append(svg("text", { x: Math.min(x(at), most), y: size.height - 6, "text-anchor": "middle" }, belows[place]));
+    }
     for (const { color, points, smoothed } of lines) {
       const path = (list) => list.map((one, place) => `${place ? "L" : "M"}${x(one[0]).toFixed(1)},${y(one[1]).toFixed(1)}`).join("");
       if (made.weight > 0 && points.length > 1) picture.append(svg("path", { class: "raw", d: path(points), stroke: color }));

@@ -49,7 +49,9 @@ const draw = () => {
   const focused = document.activeElement?.dataset?.folder;
   if (!rows.length) { root.replaceChildren(make("p", {}, word("empty"))); return; }
   const titles = [word("run"), word("state"), word("step"), "loss", "eval_loss", word("updated"), ""];
-  root.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)))), make("tbody", {}, ...rows.map(line))));
+  const lines = rows.map(line);
+  for (const one of lines) [...one.cells].forEach((cell, place) => { cell.dataset.head = titles[place]; });
+  root.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)))), make("tbody", {}, ...lines)));
   if (focused) [...root.querySelectorAll("input")].find((box) => box.dataset.folder === focused)?.focus();
 };
 
