@@ -133,7 +133,7 @@ def test_runs_are_compared_and_cloned(opened: Callable[..., Window], root: Path)
     window.page.fill("#runs-changes textarea", "learning_rate=1e-4,1e-2")
     window.page.click("#runs-sweep_button")
     names = ("learning_rate=1e-4", "learning_rate=1e-2")
-    window.until(lambda: all(_is_finished(root / "saves/sweep" / name) for name in names), 240)
+    window.until(lambda: all(_is_finished(root / "saves/sweep" / name) for name in names))
     for name in names:
         window.page.locator(f"#runs-list input[data-folder='saves/sweep/{name}']").click()
     window.page.click("#runs-compare")
