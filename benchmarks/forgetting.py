@@ -1,8 +1,8 @@
-"""Verdicts of `tunesmith eval --forgetting` on the real 135M model: harmless runs, ordinary ones, some that over-fit.
+"""Verdicts of `tunesmith eval --forgetting` on the real 135M model: an over-fit, null runs, ordinary and harsh ones.
 
 Half of the null runs are LoRA runs at a small rate, each with its own seed; the other half are random steps, weight for
-weight as long as such a run's. None of them should be flagged; each run that over-fits should. Ordinary runs are shown.
-Writes results/forgetting.json.
+weight as long as such a run's. None of them should be flagged; the run that over-fits should. Ordinary and harsh runs
+are shown. Writes results/forgetting.json after every run.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import torch
 
 HERE = Path(__file__).parent
 MODEL = "smollm2-135m"
-NULL = {"dataset": "alpaca_en_demo", "learning_rate": 1e-5, "max_steps": 20}
+NULL = {"dataset": "alpaca_en_demo", "learning_rate": 1e-5, "max_steps": 10}
 RUNS: dict[str, dict[str, Any]] = {
+    "overfit, 4 rows": {"dataset": "identity", "max_samples": 4, "learning_rate": 1e-2, "max_steps": 20},
     "ordinary, identity": {"dataset": "identity", "learning_rate": 1e-4, "max_steps": 60},
     "ordinary, alpaca": {"dataset": "alpaca_en_demo", "learning_rate": 1e-4, "max_steps": 60},
-    "overfit, 8 rows": {"dataset": "identity", "max_samples": 8, "learning_rate": 2e-3, "max_steps": 60},
-    "overfit, high rate": {"dataset": "alpaca_en_demo", "learning_rate": 5e-3, "max_steps": 60},
+    "harsh, 8 rows": {"dataset": "identity", "max_samples": 8, "learning_rate": 2e-3, "max_steps": 60},
+    "harsh, high rate": {"dataset": "alpaca_en_demo", "learning_rate": 5e-3, "max_steps": 60},
 }
 Scores = dict[str, Any]
 
@@ -94,6 +95,7 @@ def main() -> None:
     args = parser.parse_args()
     from tunesmith.evaluation.forgetting import FORGOTTEN, judge
 
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     before = probe()
     seconds = time.perf_counter() - started
@@ -108,24 +110,31 @@ def main() -> None:
         print(
             f"{name}: {verdict.words}; {whole.loss:+.4f} ({whole.low:+.4f} to {whole.high:+.4f}); {fields}", flush=True
         )
+        flagged = {kind: [n for n, one in found.items() if n.startswith(kind) and one["verdict"] == FORGOTTEN]
+                   for kind in ("null", "ordinary", "harsh", "overfit")}  # fmt: skip
+        counts = {kind: sum(n.startswith(kind) for n in found) for kind in flagged}
+        result = {
+            "model": MODEL, "probe_seconds": round(seconds, 1), "counts": counts, "flagged": flagged, "runs": found,
+        }  # fmt: skip
+        args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
     short = {} if args.steps is None else {"max_steps": args.steps}
     with tempfile.TemporaryDirectory() as place:
-        for name, keys in RUNS.items():
+
+        def look_at(name: str) -> None:
             folder = Path(place) / name.replace(", ", "-").replace(" ", "-")
-            train(folder, 1, keys | short)
+            train(folder, 1, RUNS[name] | short)
             note(name, probe(folder))
+
+        overfit, *others = RUNS
+        look_at(overfit)
         for seed in range(args.nulls // 2):
             folder = Path(place) / f"null-{seed}"
             train(folder, seed, NULL | short)
             note(f"null, run {seed}", probe(folder))
             note(f"null, random step {seed}", probe(None, random_step(folder, seed)))
-    flagged = {kind: [n for n, one in found.items() if n.startswith(kind) and one["verdict"] == FORGOTTEN]
-               for kind in ("null", "ordinary", "overfit")}  # fmt: skip
-    result = {"model": MODEL, "probe_seconds": round(seconds, 1), "flagged": flagged, "runs": found}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({"flagged": flagged, "nulls": args.nulls // 2 * 2}, indent=1))
+        for name in others:
+            look_at(name)
 
 
 if __name__ == "__main__":
