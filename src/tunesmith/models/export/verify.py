@@ -29,7 +29,7 @@ N_RANDOM = 4
 RANDOM_LENGTH = 32
 FP32_TOLERANCE = 1e-4
 """Largest difference of a logit."""
-NOISE_FACTOR, NOISE_CAP = 3.0, 1e-3
+NOISE_FACTOR, NOISE_CAP = 5.0, 1e-3
 """Deep models with large logits differ by more than that from themselves when sums run in another order: then a few
 times this noise, measured on the live model, is allowed, but never more than the cap. A wrong merge is far beyond."""
 N_ROUNDINGS = 4
@@ -51,8 +51,8 @@ class Reference:
         prompts: token ids.
         logits: (T, V) of each prompt, float32, of base and adapter together.
         base_logits: the same with the adapter off; None when there was none.
-        noise: largest difference of a logit of a text that rounding makes: texts in one batch against each alone, and
-            with every layer's output off by up to one rounding, as after a merge.
+        noise: largest difference of a logit of a text that rounding makes: texts in one batch against each alone, as
+            they are and with every layer's output off by up to one rounding, as after a merge.
         n_texts: how many of the prompts are texts; random ids follow.
     """
 
@@ -98,7 +98,7 @@ def _batched_logits(model: Any, prompts: Sequence[Sequence[int]]) -> list[torch.
 
 
 def _rounded_logits(model: Any, prompts: Sequence[Sequence[int]], seed: int) -> list[torch.Tensor]:
-    """As `logits_of`, each number that a layer gives off at random by up to one rounding."""
+    """As `_batched_logits`, each number that a layer gives off at random by up to one rounding."""
     generator = torch.Generator(device=model.device).manual_seed(seed)
 
     def off(_: torch.nn.Module, __: Any, output: Any) -> Any:
@@ -110,7 +110,7 @@ def _rounded_logits(model: Any, prompts: Sequence[Sequence[int]], seed: int) -> 
     leaves = [module for module in model.modules() if not any(True for _ in module.children())]
     hooks = [module.register_forward_hook(off) for module in leaves]
     try:
-        return logits_of(model, prompts)
+        return _batched_logits(model, prompts)
     finally:
         for hook in hooks:
             hook.remove()
