@@ -1,6 +1,6 @@
 """Verdicts of `tunesmith eval --forgetting` on the real 135M model: an over-fit, null runs, ordinary and harsh ones.
 
-Half of the null runs are LoRA runs at a small rate, each with its own seed; the other half are random steps, weight for
+Half of the null runs are short LoRA runs, each with its own seed; the other half are random steps, weight for
 weight as long as such a run's. None of them should be flagged; the run that over-fits should. Ordinary and harsh runs
 are shown. Writes results/forgetting.json after every run.
 """
@@ -19,7 +19,7 @@ import torch
 
 HERE = Path(__file__).parent
 MODEL = "smollm2-135m"
-NULL = {"dataset": "alpaca_en_demo", "learning_rate": 1e-5, "max_steps": 10}
+NULL = {"dataset": "alpaca_en_demo", "learning_rate": 1e-4, "max_steps": 10}
 RUNS: dict[str, dict[str, Any]] = {
     "overfit, 4 rows": {"dataset": "identity", "max_samples": 4, "learning_rate": 1e-2, "max_steps": 20},
     "ordinary, identity": {"dataset": "identity", "learning_rate": 1e-4, "max_steps": 60},

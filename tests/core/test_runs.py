@@ -93,7 +93,7 @@ def test_a_forked_child_that_outlives_the_run_does_not_keep_it_alive(tmp_path: P
         (
             [("start", {"pid": 7}), ("stop_asked", {}), ("exited", {"pid": 7, "code": -15})],
             "stopped",
-            "before a checkpoint",
+            "no checkpoint was written at the end",
         ),
         ([("start", {"pid": 7}), ("stopped", {"step": 4})], "stopped", "at step 4"),
         ([("start", {"pid": 7, "command": "eval"}), ("stopped", {})], "stopped", "answers so far are kept"),
