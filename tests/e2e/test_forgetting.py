@@ -25,7 +25,7 @@ def tunesmith(*words: str) -> str:
     ("keys", "verdict"),
     [
         (("learning_rate=1e-5", "max_steps=3", "dataset=alpaca_en_demo", "max_samples=60"), "no forgetting"),
-        (("learning_rate=1e-2", "max_steps=20", "dataset=identity", "max_samples=4"), "forgotten"),
+        (("learning_rate=1e-2", "max_steps=20", "dataset=identity", "max_samples=4", "seed=1"), "forgotten"),
     ],
     ids=["gentle", "overfit"],
 )

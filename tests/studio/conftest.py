@@ -249,8 +249,10 @@ class Tab:
 
     def choose(self, elem: str, value: str) -> None:
         """Takes an entry of a list."""
+        entry = self.page.get_by_role("option", name=value, exact=True)
+        self.until(lambda: entry.count() == 0)  # the list before fades out first: it may hold this entry, too
         self.page.click(f"#{elem} input")
-        self.page.get_by_role("option", name=value, exact=True).click()
+        entry.click()
 
     def write(self, elem: str, value: str) -> None:
         """Writes a value of one's own into a list."""
