@@ -6,6 +6,10 @@ from typing import Any
 
 import pytest
 
+from tunesmith.core import log
+
+log.setup()  # before any test: pytest hangs its own handler on loggers that hand nothing to the root, as ours then is
+
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -45,8 +45,7 @@ def test_utf8_with_bom_and_chinese_names(folder):
     assert spec.path.name == "数据.json"
 
 
-def test_name_given_twice_is_used_twice_and_said(folder, caplog, monkeypatch):
-    monkeypatch.setattr(catalog.logger, "propagate", True)
+def test_name_given_twice_is_used_twice_and_said(folder, caplog):
     info = write_info(folder, {"a": {"file_name": "a.json"}})
     with caplog.at_level("INFO", logger="tunesmith"):
         assert len(resolve(("a", "a"), info)) == 2
@@ -111,7 +110,6 @@ def test_packaged_copy_stands_in_for_the_default_folder(tmp_path, monkeypatch, c
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setattr(catalog, "bundled_dir", lambda: bundled)
-    monkeypatch.setattr(catalog.logger, "propagate", True)
     with caplog.at_level("INFO", logger="tunesmith"):
         assert resolve(("a",), "data")[0].path == bundled / "a.json"
     assert str(bundled) in caplog.text

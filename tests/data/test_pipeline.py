@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -142,8 +141,7 @@ def test_cut_answers_and_placeholders_are_warned_of(prepare):
     assert "s/{{name}}/YOUR NAME/g; s/{{author}}/YOUR AUTHOR/g" in line
 
 
-def test_report_is_printed_with_one_example_as_in_the_tutorial(prepare, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("tunesmith"), "propagate", True)
+def test_report_is_printed_with_one_example_as_in_the_tutorial(prepare, caplog):
     with caplog.at_level("INFO", logger="tunesmith"):
         prepare(dataset="two")
     text = "\n".join(record.getMessage() for record in caplog.records)
@@ -337,7 +335,7 @@ def test_trailing_tool_results_are_left_out_and_counted(prepare, folder):
     assert (report.tokens, report.datasets[0].trailing) == (len("Uu>A:a") + 1, 1)
 
 
-def test_rows_that_the_template_refuses_are_rejected_rows(configure, byte_tokenizer, monkeypatch):
+def test_rows_that_the_template_refuses_are_rejected_rows(configure, byte_tokenizer):
     encoder = pipeline.make_encoder(configure(), byte_tokenizer, TEMPLATE)
     refusing = SimpleNamespace(frames=None, segments=lambda row: (_ for _ in ()).throw(TemplateError("no")))
     report = pipeline.DatasetReport("x")

@@ -63,11 +63,8 @@ def scores_of(tokenizer: Any, rows: list[TokenizedRow], folder: Path, **model: A
 
 
 def test_rows_that_fill_the_context_are_left_out_and_said(
-    tmp_path: Path, tiny_tokenizer: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_tokenizer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import logging
-
-    monkeypatch.setattr(logging.getLogger("tunesmith"), "propagate", True)
     rows = [row(tiny_tokenizer, (text, False), ("a fox", True)) for text in ("who", "who " * 40, "what")]
     scores_of(tiny_tokenizer, rows, tmp_path, max_position_embeddings=24)("eval", 7)
     written = (tmp_path / "eval_answers" / "eval-7.jsonl").read_text().splitlines()

@@ -68,12 +68,9 @@ def test_known_subjects_are_counted_as_published() -> None:
         assert {category for _, category in known_subjects(name).values()} == set(CATEGORIES)
 
 
-def test_subjects_that_are_not_there_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
-    import logging
-
+def test_subjects_that_are_not_there_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_mmlu(tmp_path, zipped=False)
     (folder / "data" / "test" / "pond_life_test.csv").unlink()
-    monkeypatch.setattr(logging.getLogger("tunesmith"), "propagate", True)
     subjects = load_benchmark(config(tmp_path), "mmlu", "test")
     assert [s.name for s in subjects] == ["tea_history", "village_council"]
     assert "holds 2 of 3 subjects" in caplog.text

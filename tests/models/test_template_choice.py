@@ -89,12 +89,9 @@ def test_another_family_is_an_error_with_both_tokens(chatml):
 
 def said_of(caplog, tokenizer, name, **values):
     caplog.clear()
-    logger = logging.getLogger("tunesmith")
-    logger.addHandler(caplog.handler)
     with caplog.at_level(logging.INFO, "tunesmith"):
         config = config_of(template=name, **values)
         check_fit(choose_template(config, tokenizer)[0], config, tokenizer)
-    logger.removeHandler(caplog.handler)
     return caplog.text
 
 

@@ -50,7 +50,6 @@ def test_a_rebuilt_backend_is_not_used(folder, monkeypatch, caplog):
     )
     rebuilt.chat_template = "template"
     monkeypatch.setattr(module.AutoTokenizer, "from_pretrained", lambda *a, **k: rebuilt)
-    monkeypatch.setattr(logging.getLogger("tunesmith"), "propagate", True)
     with caplog.at_level(logging.WARNING):
         tokenizer = module.read_tokenizer(folder)
     raw = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -1,7 +1,6 @@
 """Prediction: order, resumption after a kill, scores, and the files that users know."""
 
 import json
-import logging
 
 import pytest
 import yaml
@@ -167,12 +166,11 @@ def test_a_killed_run_goes_on(tmp_path, tiny_tokenizer, rows, echo, torn, torn_f
 
 
 @pytest.mark.parametrize("change", ["weights", "seed", "sampling", "rows"])
-def test_another_run_begins_anew(tmp_path, tiny_tokenizer, rows, echo, change, monkeypatch, caplog):
+def test_another_run_begins_anew(tmp_path, tiny_tokenizer, rows, echo, change, caplog):
     prediction_of(tmp_path, tiny_tokenizer, FakeEngine(echo)).run(rows, seed=1, weights="w")
     engine = FakeEngine(echo)
     sampling = {"temperature": 0.1} if change == "sampling" else {}
     again = prediction_of(tmp_path, tiny_tokenizer, engine, **sampling)
-    monkeypatch.setattr(logging.getLogger("tunesmith"), "propagate", True)
     again.run(
         rows[:-1] if change == "rows" else rows,
         seed=2 if change == "seed" else 1,

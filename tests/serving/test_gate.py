@@ -209,18 +209,12 @@ def test_numbers_of_the_environment(monkeypatch: pytest.MonkeyPatch, name: str, 
 
 def test_the_log_never_holds_the_key(caplog: pytest.LogCaptureFixture) -> None:
     key = 'k"ey-for-tests'
-    with on_stage(settings=settings(api_key=key, is_verbose=True)) as running:
-        logger = logging.getLogger("tunesmith")
-        logger.addHandler(caplog.handler)
-        level, logger_level = caplog.handler.level, logger.level
-        logger.setLevel(logging.INFO)
-        try:
-            running.says(f"Your key is {key}.")
-            running.ask(f"my key is {key}")
-        finally:
-            logger.removeHandler(caplog.handler)
-            caplog.handler.setLevel(level)
-            logger.setLevel(logger_level)
+    with (
+        on_stage(settings=settings(api_key=key, is_verbose=True)) as running,
+        caplog.at_level(logging.INFO, logger="tunesmith"),
+    ):
+        running.says(f"Your key is {key}.")
+        running.ask(f"my key is {key}")
     assert "my key is ***" in caplog.text
     assert "Your key is ***." in caplog.text
     assert "for-tests" not in caplog.text

@@ -13,7 +13,6 @@ from tunesmith.config.coerce import MismatchError, coerce
 from tunesmith.config.load import load_config
 from tunesmith.config.schema import KEYS, Key, RunConfig
 from tunesmith.core.errors import ConfigError
-from tunesmith.core.log import get_logger
 from tunesmith.data.catalog import resolve
 from tunesmith.studio.form import config_of, read_yaml, text_of, to_yaml, value_of
 from tunesmith.studio.suggest import suggestions
@@ -118,7 +117,6 @@ def test_the_page_says_nothing_about_packaged_data(
     tmp_path: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(get_logger("tunesmith"), "propagate", True)
     workspace = Workspace.at(tmp_path)
     said = {"model_name_or_path": "smollm2-135m", "dataset": "identity, identity", "do_train": "true"}
     with caplog.at_level("INFO", logger="tunesmith"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -120,7 +119,6 @@ def test_without_a_terminal_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("tunesmith.synthesis.progress._PATIENCE", 0.0)
-    monkeypatch.setattr(logging.getLogger("tunesmith"), "propagate", True)
     caplog.set_level("INFO", "tunesmith")
     with progress("entries", 4) as advance:
         advance(1, 1, "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -181,7 +180,6 @@ def test_truncated_answers_can_be_left_out(configure: Configure) -> None:
 
 
 def test_a_dead_reward_is_named(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("tunesmith").propagate = True
     run(configure(max_steps=6, reward_funcs=["json_valid"]))
     assert [record.message for record in caplog.records if "dead reward" in record.message]
 
