@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tunesmith.core.types import ToolCall
-from tunesmith.data.tools import load_tool_format, tool_format_names
+from tunesmith.data.tools import Parsed, load_tool_format, tool_format_names
 
 DATA = json.loads((Path(__file__).parent / "golden" / "tool_formats.json").read_text("utf-8"))
 TODAY = date(2025, 3, 9)
@@ -92,3 +92,13 @@ def test_lfm2_reads_python_literals():
     assert load_tool_format("lfm2").parse(text, None).calls == (
         ToolCall("f", {"a": "x, y", "b": True, "c": None, "d": {"k": [1]}}),
     )
+
+
+def test_calls_between_one_pair_of_marks_may_have_several_lines() -> None:
+    read = load_tool_format("minimax1").parse
+    two = read(
+        'Well.\n<tool_calls>\n{"name": "a",\n "arguments": {\n}}\n\n{"name": "b", "arguments": {}}</tool_calls>', None
+    )
+    assert two == Parsed("Well.", (ToolCall("a", {}), ToolCall("b", {})))
+    for broken in ('{"name": "a", "arguments": {}} x', '{"name": "a"}', "[]", ""):
+        assert read(f"<tool_calls>\n{broken}\n</tool_calls>", None) is None

@@ -135,6 +135,38 @@ def test_a_call_that_is_demanded(client: openai.OpenAI) -> None:
     assert set(json.loads(call.function.arguments)) == {"city"}
 
 
+def test_a_strict_tool_beside_free_text(client: openai.OpenAI) -> None:
+    """The model may answer or call. It begins a call as it did before, with arguments that broke the schema."""
+    days = {"type": "integer", "minimum": 1, "maximum": 14}
+    parameters = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}, "days": days}}
+    parameters |= {"required": ["city", "days"], "additionalProperties": False}
+    history: list[Any] = []
+    for place in ("Lyon", "Oslo", "Bonn"):
+        call = {"name": "weather", "arguments": json.dumps({"town": place})}
+        history += [
+            {"role": "user", "content": f"What is the weather in {place}?"},
+            {"role": "assistant", "tool_calls": [{"id": place, "type": "function", "function": call}]},
+            {"role": "tool", "tool_call_id": place, "content": "sunny"},
+            {"role": "assistant", "content": "It is sunny."},
+        ]
+
+    def arguments(**strict: bool) -> Any:
+        function: Any = {"name": "weather", "parameters": parameters, **strict}
+        messages: Any = [*history, {"role": "user", "content": "What is the weather in Madrid?"}]
+        tools: Any = [{"type": "function", "function": function}]
+        answer = client.chat.completions.create(
+            messages=messages, model=MODEL, max_tokens=60, temperature=0, tools=tools
+        )
+        (call,) = answer.choices[0].message.tool_calls or []
+        return json.loads(call.function.arguments)
+
+    assert arguments() == {"town": "Madrid"}
+    held = arguments(strict=True)
+    assert set(held) == {"city", "days"}
+    assert held["city"] in ("Paris", "Rome")
+    assert 1 <= held["days"] <= 14
+
+
 def test_sigterm_ends_it_with_its_number(server: tuple[subprocess.Popen[str], str], client: openai.OpenAI) -> None:
     process, _ = server
     chunks = client.chat.completions.create(

@@ -12,11 +12,13 @@ import pytest
 from tests.serving.conftest import END, make_form
 
 from tunesmith.core.types import ToolCall
-from tunesmith.serving.constraint import GrammarConstraint, Masks, Vocabulary, _automaton
+from tunesmith.serving.call_grammar import placed
+from tunesmith.serving.constraint import GrammarConstraint, _automaton
 from tunesmith.serving.dialect import Dialect
 from tunesmith.serving.errors import ApiError
 from tunesmith.serving.grammar import DEAD, Automaton
 from tunesmith.serving.json_grammar import JSON_RULES, OBJECT, SchemaGrammar
+from tunesmith.serving.vocabulary import Masks, Vocabulary
 
 _BOSS = {"anyOf": [{"type": "null"}, {"type": "object", "properties": {"boss": {"$ref": "#/$defs/boss"}}}]}
 PERSON = {
@@ -244,7 +246,7 @@ def test_special_tokens_are_never_allowed_but_to_end() -> None:
     assert constraint([7, 8, 9]).tolist() == [END]  # what was never allowed ends
 
 
-@pytest.mark.parametrize("template", ["qwen", "default", "llama3", "mistral", "glm4", "qwen3"])
+@pytest.mark.parametrize("template", ["qwen", "default", "llama3", "mistral", "glm4", "qwen3", "minimax1", "phi4_mini"])
 def test_demanded_calls_are_what_the_format_reads(template: str) -> None:
     dialect = Dialect(make_form(template))
     tools = [
@@ -255,7 +257,7 @@ def test_demanded_calls_are_what_the_format_reads(template: str) -> None:
         },
         {"name": "clock", "description": ""},
     ]
-    machine = _automaton(tools, None, dialect)
+    machine = _automaton(placed(tools), None, dialect.tool_format)
     for call in (ToolCall("weather", {"city": "Köln"}), ToolCall("weather", {}), ToolCall("clock", {"x": [1]})):
         text = dialect.tool_format.calls_text([call], False)
         assert fits(machine, text)

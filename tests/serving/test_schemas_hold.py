@@ -13,9 +13,10 @@ import pytest
 from tests.serving.conftest import END, make_form
 from tests.serving.test_constraint import automaton, walked
 
-from tunesmith.serving.constraint import GrammarConstraint, Masks, Vocabulary
+from tunesmith.serving.constraint import GrammarConstraint
 from tunesmith.serving.errors import ApiError
 from tunesmith.serving.json_values import FORMATS
+from tunesmith.serving.vocabulary import Masks, Vocabulary
 
 MOST_TOKENS = 250
 ATOMS = [*"ab_-/é狐", ".", r"\d", r"\D", r"\w", r"\W", r"\s", r"\S", r"\.", r"\u00e9", "[a-f]", "[^a-f]"]

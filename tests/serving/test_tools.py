@@ -188,22 +188,6 @@ def test_tools_that_cannot_be(stage: Stage, fields: dict[str, Any], said: str) -
         stage.ask(**fields)
 
 
-def test_strict_is_held_to_or_refused(stage: Stage) -> None:
-    strict = {"type": "function", "function": {**WEATHER["function"], "strict": True}}
-    stage.says(ONE)
-    for fields in ({}, {"tool_choice": "auto"}, {"tool_choice": "auto", "response_format": {"type": "text"}}):
-        with pytest.raises(openai.BadRequestError, match=r"tools\[1\].function.strict.*send tool_choice: required"):
-            stage.ask(tools=[CLOCK, strict], **fields)
-    chosen = {"type": "function", "function": {"name": "weather"}}
-    for fields in ({"tool_choice": "required"}, {"tool_choice": chosen}, {"response_format": {"type": "json_object"}}):
-        stage.ask(tools=[CLOCK, strict], **fields)
-        assert stage.seen.constraint is not None
-        assert "strict" not in stage.prompt
-    lax = {"type": "function", "function": {**WEATHER["function"], "strict": False}}
-    assert stage.ask(tools=[lax], tool_choice="auto").choices[0].finish_reason == "tool_calls"
-    assert stage.ask(tools=[strict], tool_choice="none").choices[0].message.content == ONE
-
-
 def test_a_template_without_tools_says_so(stage: Stage) -> None:
     with on_stage() as plain, pytest.raises(openai.BadRequestError, match="does not write tools"):
         plain.ask(tools=TOOLS)

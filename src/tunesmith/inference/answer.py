@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,17 +21,21 @@ class Tools:
         format: reads them.
         schemas: the tools of the request; calls of other names are text.
         most: calls that are given out at most; None: all.
+        accepts: (text, calls read out of it) -> whether they are calls; None: they are.
     """
 
     format: ToolFormat
     schemas: tuple[dict[str, Any], ...]
     most: int | None = None
+    accepts: Callable[[str, Sequence[ToolCall]], bool] | None = None
 
     def read(self, text: str) -> tuple[ToolCall, ...]:
         """The calls in `text`; none where it holds no well-formed call of a tool that there is."""
         parsed = self.format.parse(text, self.schemas)
         names = {schema["name"] for schema in self.schemas}
         if parsed is None or any(call.name not in names for call in parsed.calls):
+            return ()
+        if self.accepts and not self.accepts(text, parsed.calls):
             return ()
         return parsed.calls[: self.most]
 

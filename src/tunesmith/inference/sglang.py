@@ -62,7 +62,7 @@ class SglangEngine(OutsideEngine):
 
     def _check(self, request: GenerationRequest) -> None:
         if request.constraint is not None:
-            raise ModelError("infer_backend sglang cannot hold answers to a form (JSON, demanded calls)")
+            raise ModelError("infer_backend sglang cannot hold answers to a form (JSON, demanded calls, strict tools)")
         if request.sampling.seed is not None and not request.sampling.is_greedy and not self._has_seeds:
             raise ModelError("infer_backend sglang: seeds need enable_deterministic_inference, which is switched off")
 

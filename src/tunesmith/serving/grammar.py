@@ -6,7 +6,7 @@ A state is a set of stacks, a stack is what is still to come. Nothing here knows
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,7 +100,11 @@ class Automaton:
 
     def first(self) -> int:
         """The state before any text."""
-        return self._state(frozenset({self._push(self.start, _EMPTY)}))
+        return self.at(self.start)
+
+    def at(self, node: Node) -> int:
+        """The state before what a node stands for."""
+        return self._state(frozenset({self._push(node, _EMPTY)}))
 
     def move(self, state: int, byte: int) -> int:
         """The state after one more byte, or DEAD."""
@@ -252,3 +256,36 @@ class TokenTrie:
                 if after != DEAD:
                     todo.append((child, after))
         return found
+
+    def stopped(self, automaton: Automaton, state: int, is_idle: Callable[[int], bool]) -> list[int]:
+        """Ids of the tokens whose bytes may not follow in `state`.
+
+        Args:
+            automaton: the grammar.
+            state: where the tokens would follow.
+            is_idle: whether a state is one that no longer matters: tokens that lead through one are left out.
+        """
+        found: list[int] = []
+        todo = [(self._root, state)]
+        while todo:
+            node, here = todo.pop()
+            for byte, child in node.items():
+                if byte == DEAD:
+                    continue
+                after = automaton.move(here, byte)
+                if after == DEAD:
+                    found += _all_below(child)
+                elif not is_idle(after):
+                    todo.append((child, after))
+        return found
+
+
+def _all_below(node: dict[int, Any]) -> list[int]:
+    found, todo = [], [node]
+    while todo:
+        for key, value in todo.pop().items():
+            if key == DEAD:
+                found += value
+            else:
+                todo.append(value)
+    return found

@@ -37,7 +37,7 @@ def tools_of(request: ChatRequest) -> tuple[dict[str, Any], ...] | None:
     """Function schemas that the prompt shows.
 
     Raises:
-        ApiError: two tools of one name, `tool_choice` names one that is not there, or `strict` cannot act.
+        ApiError: two tools of one name, or `tool_choice` names one that is not there.
     """
     tools = request.tools or []
     names = [tool.function.name for tool in tools]
@@ -47,7 +47,6 @@ def tools_of(request: ChatRequest) -> tuple[dict[str, Any], ...] | None:
     _check_choice(request, names)
     if not tools or request.tool_choice == "none":
         return None
-    _check_strict(request, tools)
     return tuple(_schema(tool) for tool in tools)
 
 
@@ -67,20 +66,6 @@ def _check_choice(request: ChatRequest, names: Sequence[str]) -> None:
         raise bad_request(
             f"tool_choice: there is no tool {choice.function.name!r} among {', '.join(names)}", "tool_choice"
         )
-
-
-def _check_strict(request: ChatRequest, tools: Sequence[ToolIn]) -> None:
-    """A model is held to a schema where it must call, or where the answer is JSON anyway, not amidst free text."""
-    is_json = request.response_format is not None and request.response_format.type != "text"
-    if request.tool_choice not in (None, "auto") or is_json:
-        return
-    for index, tool in enumerate(tools):
-        if tool.function.strict:
-            raise not_supported(
-                f"tools[{index}].function.strict",
-                "an answer that may be text or a call is not held to a tool's schema; send tool_choice: required (or "
-                "the tool's name), or leave strict out and look at the arguments",
-            )
 
 
 def _message(message: MessageIn, place: str) -> Message:

@@ -14,7 +14,7 @@ from tunesmith.inference.answer import AnswerReader
 from tunesmith.inference.dialect import Asked
 from tunesmith.inference.engine import GenerationRequest, SamplingParams
 from tunesmith.inference.runner import EngineRunner
-from tunesmith.serving.constraint import Vocabulary, constraint_of
+from tunesmith.serving.constraint import constrained
 from tunesmith.serving.dialect import Dialect
 from tunesmith.serving.errors import bad_request, only_for, too_late
 from tunesmith.serving.job import Job, busy
@@ -23,6 +23,7 @@ from tunesmith.serving.names import ModelNames
 from tunesmith.serving.requests import MOST_CHOICES, ChatRequest, CompletionRequest, ScoreRequest
 from tunesmith.serving.sampling import check_room, sampling_of
 from tunesmith.serving.settings import ServerSettings
+from tunesmith.serving.vocabulary import Vocabulary
 
 T = TypeVar("T")
 _MOST_LOGGED = 20_000
@@ -58,7 +59,8 @@ class Service:
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "tunesmith-prompts"))
 
     def __post_init__(self) -> None:
-        self.vocabulary = Vocabulary(self.dialect.tokenizer, self.dialect.form.end_token_ids)
+        dialect = self.dialect
+        self.vocabulary = Vocabulary(dialect.tokenizer, dialect.form.end_token_ids, dialect.hidden_ids)
 
     async def apart(self, work: Callable[[], T]) -> T:
         """Runs `work` in the thread for prompts."""
@@ -74,9 +76,9 @@ class Service:
         sampling = sampling_of(body, self.defaults, self.dialect.vocabulary_size)
         asked = await self.apart(lambda: self.dialect.ask(body))
         sampling = check_room(len(asked.ids), body, sampling, self.context)
-        constraint = await self.apart(lambda: constraint_of(body, asked, self.dialect, self.vocabulary))
-        request = GenerationRequest(asked.ids, sampling, self.dialect.form.end_token_ids, adapter, constraint)
-        return self._start([request], [self.dialect.reader(asked, sampling.stop) for _ in range(sampling.n)])
+        held, constraint = await self.apart(lambda: constrained(body, asked, self.dialect.tool_format, self.vocabulary))
+        request = GenerationRequest(held.ids, sampling, self.dialect.form.end_token_ids, adapter, constraint)
+        return self._start([request], [self.dialect.reader(held, sampling.stop) for _ in range(sampling.n)])
 
     async def complete(self, body: CompletionRequest) -> tuple[Job, list[str]]:
         """Sends a text completion to the engine; returns the prompts as text, too, for `echo`.

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import date
+from typing import Any
 
 from tunesmith.core.types import ToolCall
 from tunesmith.data.tools.base import Parsed, Schemas, ToolFormat, bare, make_call, parsed, to_json, wrapped
@@ -48,6 +49,10 @@ def _read(text: str) -> ToolCall | None:
         value = json.loads(text)
     except ValueError:
         return None
+    return _call(value)
+
+
+def _call(value: Any) -> ToolCall | None:
     return make_call(value.get("name"), value.get("arguments")) if isinstance(value, dict) else None
 
 
@@ -68,8 +73,20 @@ def _minimax1_parse(text: str, tools: Schemas | None) -> Parsed | None:
     match = _MINIMAX1_CALLS.search(text)
     if match is None:
         return None
-    lines = [line for line in match.group(1).split("\n") if line.strip()]
-    return parsed(text[: match.start()], [_read(line) for line in lines])
+    return parsed(text[: match.start()], _read_all(match.group(1).strip()))
+
+
+def _read_all(text: str) -> list[ToolCall | None]:
+    """Calls one behind another; None in place of what is none."""
+    calls: list[ToolCall | None] = []
+    while text:
+        try:
+            value, end = json.JSONDecoder().raw_decode(text)
+        except ValueError:
+            return [*calls, None]
+        calls.append(_call(value))
+        text = text[end:].lstrip()
+    return calls
 
 
 _CALL_MARKS = ("<tool_call>", "</tool_call>")
