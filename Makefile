@@ -35,8 +35,14 @@ demo: install
 chromium:
 	@command -v chromium >/dev/null || { apt-get update && apt-get install -y chromium; }
 
+# A process for each core, each with one thread; what looks at a page in Chromium comes after, with the machine to itself.
+# The second part runs, too, when the first one failed: one call shows all that is wrong.
+SPREAD := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 test: install-dev
-	@$(BIN)/python -m pytest
+	@status=0; \
+	$(SPREAD) -m "not browser" || status=$$?; \
+	$(BIN)/python -m pytest -m browser tests/studio tests/e2e || status=$$?; \
+	exit $$status
 
 # vLLM wants other versions than the rest, so it gets an environment of its own (once; about 3 GB). Its wheel asks for
 # triton, torchvision, torchaudio and torchcodec, which answer nothing on a CPU and want other builds of torch.
@@ -56,7 +62,7 @@ test-vllm: $(VLLM_STAMP)
 		tests/inference/test_contract.py tests/inference/test_vllm.py
 
 test-fast: install-dev
-	@$(BIN)/python -m pytest -m "not slow and not e2e"
+	@$(SPREAD) -m "not slow and not e2e and not browser"
 
 fmt: install-dev
 	@$(BIN)/ruff check --fix --quiet src tests benchmarks examples scripts

@@ -63,6 +63,14 @@ def make_tiny_llama(seed: int = 0, **changes: Any) -> Any:
     return LlamaForCausalLM(LlamaConfig(**(TINY | {"tie_word_embeddings": True} | changes)))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What looks at a page in Chromium is marked so: it waits for a screen, and gets the machine to itself."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Any:
     return make_tiny_tokenizer()

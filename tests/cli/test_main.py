@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import sys
@@ -223,6 +224,7 @@ def test_configuration_errors(recipes: Recorder, capsys) -> None:
     [
         (DataError([Problem("row 3 is empty", "a.jsonl, row 3")]), 2, "row 3 is empty"),
         (ConfigError([Problem("x")]), 2, "1 configuration problem:"),
+        (OSError(errno.ENOSPC, "No space left on device", "out"), 2, "error: out: no space is left on the disk"),
         (Interrupted("stopped after a checkpoint", 15), 143, "stopped after a checkpoint"),
         (KeyboardInterrupt(), 130, "stopped"),
     ],
@@ -247,6 +249,16 @@ def test_faults_of_ours_leave_a_file(recipes: Recorder, capsys, tmp_path: Path, 
     monkeypatch.setenv("TUNESMITH_DEBUG", "1")
     assert main(["train", "run.yaml"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_faults_of_ours_are_told_where_no_file_can_be_written(recipes: Recorder, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "nowhere")
+    recipes.error = RuntimeError("tensor of size 3")
+    assert main(["train", "run.yaml"]) == 1
+    text = capsys.readouterr().err
+    assert text.startswith("error: RuntimeError: tensor of size 3\n")
+    assert text.count("Traceback") == 1
+    assert "FileNotFoundError" not in text
 
 
 def test_explain(capsys) -> None:

@@ -10,6 +10,8 @@ from tunesmith.config.load import load_config
 from tunesmith.core.errors import ConfigError
 
 BROKEN = [
+    ("max_steps: 0", 5, "max_steps 0 makes no step"),
+    ("learning_rate: 0", 5, "learning_rate 0 changes no weight"),
     ("mask_history: true\ntrain_on_prompt: true", 5, "exclude each other"),
     ("val_size: 0.1\neval_dataset: b", 5, "exclude each other"),
     ("val_size: 1.5", 5, "neither a share below 1 nor a whole number"),
@@ -136,6 +138,32 @@ def test_export_and_data_have_rules_of_their_own(write) -> None:
         load_config([name], "data")
     assert load_config([name], "chat").model_name_or_path == "m"
     assert load_config([name, "dataset=a"], "data").output_dir is None
+
+
+@pytest.mark.parametrize(
+    ("command", "key", "more"),
+    [
+        ("train", "output_dir", "do_train: true\ndataset: a"),
+        ("export", "export_dir", ""),
+        ("eval", "save_dir", "task: mmlu_test"),
+        ("infer", "save_name", "dataset: a"),
+        ("infer", "matrix_save_name", "dataset: a"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_found_out_before_the_work(
+    write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, key: str, more: str
+) -> None:
+    (tmp_path / "file").touch()
+    name = write(f"model_name_or_path: m\n{more}\n")
+    assert load_config([name, f"{key}={tmp_path / 'new' / 'place'}"], command)
+    with pytest.raises(ConfigError, match=rf"{key}: .*file is a file, not a folder"):
+        load_config([name, f"{key}={tmp_path / 'file' / 'below'}"], command)
+    wrong = tmp_path / "file" if key.endswith("_dir") else tmp_path
+    with pytest.raises(ConfigError, match=rf"{key}: {wrong} is a f.*, not a f"):
+        load_config([name, f"{key}={wrong}"], command)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ConfigError, match=rf"{key}: .* cannot be written to"):
+        load_config([name, f"{key}={tmp_path / 'new' / 'place'}"], command)
 
 
 def test_weights_without_a_checkpoint_are_not_written_over(load, tmp_path: Path) -> None:

@@ -128,3 +128,14 @@ def test_path_straight_to_a_file_needs_no_dataset_info(folder, monkeypatch):
     assert spec.formatting == "auto"
     with pytest.raises(DataError, match=r"no such file: b\.json"):
         resolve(("b.json",), "nowhere")
+    with pytest.raises(DataError, match=r"no such file: aa\.json\s+did you mean a\.json\?"):
+        resolve(("aa.json",), "nowhere")
+
+
+@pytest.mark.parametrize("name", ["rows.xlsx", "rows"])
+def test_a_file_of_another_kind_is_no_unknown_name(folder, monkeypatch, name):
+    monkeypatch.chdir(folder)
+    (folder / name).write_text("[]")
+    (folder / "dataset_info.json").write_text("{}")
+    with pytest.raises(DataError, match=f"{name} has no ending that says how to read it\\s+known: arrow, csv, json,"):
+        resolve((name,), str(folder))

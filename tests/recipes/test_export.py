@@ -1,6 +1,7 @@
 """Export of tiny models: what is written answers as the live model does, and six planted breakages are caught."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -253,6 +254,16 @@ def test_a_used_folder_is_left_alone(tmp_path, base):
     folder = export.run(config_of(tmp_path, base, overwrite_export=True))
     assert not (folder / "precious.txt").exists()
     assert (folder / "model.safetensors").is_file()
+
+
+def test_a_disk_that_is_too_small_is_found_out_before_the_merge(tmp_path, base, adapter, monkeypatch):
+    size = sum(file.stat().st_size for file in base.glob("*.safetensors"))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=size * 3 // 4))
+    with pytest.raises(ExportError, match=r"out: the weights need .* are free"):
+        export.run(config_of(tmp_path, base, [adapter]))
+    assert not (tmp_path / "out").exists()
+    export.run(config_of(tmp_path, base, [adapter], infer_dtype="bfloat16"))
 
 
 def test_failed_overwrite_keeps_the_old_folder(tmp_path, base, adapter, monkeypatch):

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from tunesmith.config.schema import RunConfig
 from tunesmith.core.errors import ConfigError, DataError, TrainingError
 from tunesmith.data import cache, pipeline, stream
 from tunesmith.data.template import build_template
-from tunesmith.training.sampling import WindowSampler, raise_for_worker
+from tunesmith.training.sampling import WindowSampler, check_batches, raise_for_worker
 
 TEMPLATE = build_template("plain", {"user": "U{{content}}>", "assistant": ["{{content}}", "{{eos_token}}"]})
 
@@ -210,3 +211,12 @@ def test_what_a_stream_cannot_do_is_a_configuration_error(tmp_path: Path, lines:
 def test_other_errors_are_left_alone() -> None:
     raise_for_worker(RuntimeError("out of memory"), None)
     assert list(itertools.islice(WindowSampler(3, 9, 0), 3))
+
+
+def test_rows_that_make_no_full_batch_are_not_left_out_in_silence() -> None:
+    args = SimpleNamespace(dataloader_drop_last=True, train_batch_size=4, world_size=2)
+    check_batches(args, range(8))
+    with pytest.raises(TrainingError, match="7 rows make no full batch of 8; lower per_device_train_batch_size"):
+        check_batches(args, range(7))
+    args.dataloader_drop_last = False
+    check_batches(args, range(7))

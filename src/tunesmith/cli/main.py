@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tunesmith.core import env, lazy, log
 from tunesmith.core.errors import Interrupted, TunesmithError
+from tunesmith.core.machine import machine_error
 
 COMMANDS = {
     "train": "tunesmith.cli.train:main",
@@ -108,10 +109,7 @@ def _guarded(name: str, words: list[str]) -> int:
         print(stop, file=sys.stderr)
         return stop.exit_code
     except TunesmithError as error:
-        if env.switch("TUNESMITH_DEBUG"):
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _refused(error)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
@@ -120,8 +118,17 @@ def _guarded(name: str, words: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return _fault(error)
+        refused = machine_error(error)
+        return _refused(refused) if refused else _fault(error)
     return code
+
+
+def _refused(error: TunesmithError) -> int:
+    """Says what the user can mend."""
+    if env.switch("TUNESMITH_DEBUG"):
+        traceback.print_exc()
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def _fault(error: Exception) -> int:
@@ -129,9 +136,15 @@ def _fault(error: Exception) -> int:
     if env.switch("TUNESMITH_DEBUG"):
         traceback.print_exc()
         return 1
-    with tempfile.NamedTemporaryFile("w", prefix="tunesmith-", suffix=".log", delete=False, encoding="utf-8") as file:
-        file.write("".join(traceback.format_exception(error)))
     first = (str(error).splitlines() or [""])[0]
     print(f"error: {type(error).__name__}: {first}", file=sys.stderr)
-    print(f"  This should not happen. The full traceback is in {Path(file.name)}", file=sys.stderr)
+    text = "".join(traceback.format_exception(error))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="tunesmith-", suffix=".log", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(text)
+        print(f"  This should not happen. The full traceback is in {Path(file.name)}", file=sys.stderr)
+    except OSError:  # there is no place to write it to
+        print(f"  This should not happen.\n{text}", file=sys.stderr)
     return 1

@@ -12,6 +12,7 @@ from tunesmith.config.schema import KEYS, RunConfig
 from tunesmith.config.schema.key import MAKING
 from tunesmith.config.tasks import task_is_known
 from tunesmith.core.lazy import nearest
+from tunesmith.core.machine import why_not_writable
 
 WEIGHT_FILES = (
     "adapter_model.safetensors",
@@ -21,6 +22,14 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+OUTPUTS = {
+    "output_dir": ("train", "expand", *MAKING),
+    "export_dir": ("export", "expand"),
+    "save_dir": ("eval",),
+    "save_name": ("infer",),
+    "matrix_save_name": ("infer",),
+}
+"""Key -> commands that write there; names of folders end in `_dir`, the others are files."""
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 
 
@@ -72,9 +81,7 @@ def output_is_free(config: RunConfig) -> Iterator[Fault]:
     if not config.output_dir:
         return
     folder = Path(config.output_dir).expanduser()
-    if folder.exists() and not folder.is_dir():
-        yield Fault(("output_dir",), f"output_dir: {config.output_dir} is a file, not a folder")
-    elif config.do_train and not config.overwrite_output_dir and has_weights(folder) and not has_checkpoint(folder):
+    if config.do_train and not config.overwrite_output_dir and has_weights(folder) and not has_checkpoint(folder):
         what = f"output_dir: {config.output_dir} holds trained weights and no checkpoint to go on from"
         yield Fault(("output_dir",), what, "choose another folder, or set overwrite_output_dir: true")
 
@@ -85,13 +92,25 @@ def export_is_free(config: RunConfig) -> Iterator[Fault]:
         return
     folder = Path(config.export_dir).expanduser()
     sources = [name for name in (config.model_name_or_path, *config.adapter_name_or_path) if name]
-    if folder.exists() and not folder.is_dir():
-        yield Fault(("export_dir",), f"export_dir: {config.export_dir} is a file, not a folder")
-    elif any(Path(name).expanduser().resolve() == folder.resolve() for name in sources):
+    if any(Path(name).expanduser().resolve() == folder.resolve() for name in sources):
         yield Fault(("export_dir",), "export_dir is the folder that weights are read from", "choose another folder")
     elif not config.overwrite_export and has_weights(folder):
         what = f"export_dir: {config.export_dir} holds a model already"
         yield Fault(("export_dir",), what, "choose another folder, or set overwrite_export: true")
+
+
+def outputs_can_be_written(config: RunConfig) -> Iterator[Fault]:
+    """A place that nothing can be written to is found out before the work, not after it."""
+    for key, commands in OUTPUTS.items():
+        name = getattr(config, key)
+        if config.command not in commands or not name:
+            continue
+        path, is_folder = Path(name).expanduser(), key.endswith("_dir")
+        if path.exists() and path.is_dir() != is_folder:
+            kinds = ("a folder, not a file", "a file, not a folder")
+            yield Fault((key,), f"{key}: {name} is {kinds[is_folder]}", "choose another name")
+        elif why := why_not_writable(path):
+            yield Fault((key,), f"{key}: {why}", "choose another place")
 
 
 def text_exists(config: RunConfig) -> Iterator[Fault]:
@@ -118,6 +137,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[Fault]]], ...
     (KEYS["new_special_tokens_config"].commands, token_file_exists),
     (MAKING, text_exists),
     (("train",), checkpoint_exists),
+    (tuple(sorted({command for commands in OUTPUTS.values() for command in commands})), outputs_can_be_written),
     (("train",), output_is_free),
     (("export",), export_is_free),
     (("eval",), task_is_known),

@@ -67,6 +67,16 @@ def output_is_named(config: RunConfig) -> Iterator[Fault]:
         yield Fault(("output_dir",), "output_dir is missing", "name the folder for weights, logs and results")
 
 
+def training_changes_weights(config: RunConfig) -> Iterator[Fault]:
+    """A run that makes no step, or steps of no length, would end well and have learnt nothing."""
+    if config.do_train and config.max_steps == 0:
+        yield Fault(
+            ("max_steps",), "max_steps 0 makes no step", "leave it out, or write -1: num_train_epochs rules then"
+        )
+    if config.do_train and config.learning_rate == 0:
+        yield Fault(("learning_rate",), "learning_rate 0 changes no weight", "leave it out, or write one such as 1e-4")
+
+
 def training_has_data(config: RunConfig) -> Iterator[Fault]:
     """Training needs rows."""
     if config.do_train and not config.dataset and not config.tokenized_path:
@@ -256,6 +266,7 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (tuple(command for command in COMMANDS if command not in MAKING), model_is_named),
     (_TRAIN, something_is_done),
     (_TRAIN, output_is_named),
+    (_TRAIN, training_changes_weights),
     (_TRAIN, training_has_data),
     (("data", "infer"), data_is_named),
     (_TRAIN, evaluation_has_data),

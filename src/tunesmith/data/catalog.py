@@ -268,7 +268,13 @@ def _resolve_one(name: str, info: dict[str, Any], folder: Path, repo: str | None
         if path.exists() and (is_file_name(name) or path.is_dir()):
             return DatasetSpec(name, path, formatting="auto")
     if is_file_name(name):
-        raise DataError([Problem(f"no such file: {name}", "dataset", f"looked here and in {folder}")])
+        around = Path(name).expanduser().parent
+        near = nearest(Path(name).name, [entry.name for entry in around.iterdir()] if around.is_dir() else [])
+        hint = f"did you mean {around / near}? " if near else ""
+        raise DataError([Problem(f"no such file: {name}", "dataset", f"{hint}looked here and in {folder}")])
+    if Path(name).expanduser().is_file():
+        kinds = ", ".join(sorted(suffix.lstrip(".") for suffix in SUFFIXES))
+        raise DataError([Problem(f"{name} has no ending that says how to read it", "dataset", f"known: {kinds}")])
     close = nearest(name, info)
     hint = f"did you mean {close}? " if close else ""
     known = ", ".join(sorted(info)) or "none"

@@ -36,8 +36,15 @@ def run(config: RunConfig) -> Path:
     from tunesmith.models.export.conformance import prove, write_conformance
     from tunesmith.models.export.template import set_chat_template, write_modelfile
     from tunesmith.models.export.verify import check_adapter_weights, take_reference, verify
-    from tunesmith.models.export.writer import check_target, set_end_tokens, staged, write_tokenizer, write_weights
-    from tunesmith.models.load import load_model
+    from tunesmith.models.export.writer import (
+        check_room,
+        check_target,
+        set_end_tokens,
+        staged,
+        write_tokenizer,
+        write_weights,
+    )
+    from tunesmith.models.load import load_model, stored_dtype
     from tunesmith.models.rope import context_of
     from tunesmith.models.tokenizer import end_token_ids, load_template_for, load_tokenizer
     from tunesmith.models.value_head import copy_value_head
@@ -53,6 +60,7 @@ def run(config: RunConfig) -> Path:
     adapters = [hub.resolve_adapter(name, token=config.hf_hub_token) for name in config.adapter_name_or_path]
     check_target(target, [base.path, *adapters], config.overwrite_export)
     dtype = _dtype(config, base.path)
+    check_room(target, base.path, dtype.itemsize / stored_dtype(base.path).itemsize)
     for adapter in adapters:
         check_adapter_weights(adapter)
 

@@ -187,7 +187,7 @@ def fit(session: Session) -> None:
     """Trains, then writes weights and results; on a signal a checkpoint is written and Interrupted raised."""
     from tunesmith.data.growing import complete
     from tunesmith.training.resume import check_disk, report_resume, start_over
-    from tunesmith.training.sampling import raise_for_worker
+    from tunesmith.training.sampling import check_batches, raise_for_worker
 
     config, trainer = session.config, session.trainer
     write_atomic(
@@ -197,6 +197,7 @@ def fit(session: Session) -> None:
         report_resume(session.resume, trainer)
     else:
         start_over(config)
+    check_batches(trainer.args, trainer.train_dataset)
     check_disk(config, trainer)
     session.stop.install()
     try:

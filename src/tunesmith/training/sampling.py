@@ -38,6 +38,24 @@ class WindowSampler(Sampler[int]):
         yield from (waiting[slot] for slot in generator.permutation(len(waiting)).tolist())
 
 
+def check_batches(args: Any, rows: Any) -> None:
+    """Refuses a data set that has no full batch, where others are left out.
+
+    Args:
+        args: TrainingArguments.
+        rows: the training set.
+
+    Raises:
+        TrainingError: nothing would be left.
+    """
+    batch = args.train_batch_size * args.world_size
+    if args.dataloader_drop_last and len(rows) < batch:
+        raise TrainingError(
+            f"dataloader_drop_last leaves nothing to train on: {len(rows)} rows make no full batch of {batch}; lower "
+            "per_device_train_batch_size, or set dataloader_drop_last: false"
+        )
+
+
 def raise_for_worker(error: RuntimeError, rows: Any) -> None:
     """Says which rows a loader process was at when it died.
 

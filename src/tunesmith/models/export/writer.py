@@ -45,6 +45,27 @@ def check_target(
         raise ExportError(f"{keys[0]}: {folder} is not empty; choose another, or set {keys[1]}: true")
 
 
+def check_room(folder: Path, base: Path, growth: float) -> None:
+    """Refuses a disk that the weights do not fit on, before the merge instead of after it.
+
+    Args:
+        folder: `export_dir`.
+        base: folder of the model that is merged into.
+        growth: bytes that one byte of its weights becomes.
+
+    Raises:
+        ExportError: with what is needed and what is free.
+    """
+    stored = [file.stat().st_size for kind in ("*.safetensors", "pytorch_model*.bin") for file in base.glob(kind)]
+    there = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
+    needed, free = sum(stored) * growth, shutil.disk_usage(there).free
+    if free < needed:
+        raise ExportError(
+            f"export_dir {folder}: the weights need {needed / 2**30:.2f} GiB, but {free / 2**30:.2f} GiB are free; "
+            "free some space, or choose another disk"
+        )
+
+
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
     """A temporary sibling that takes the name of `folder` when the block ends well, and vanishes when it does not."""
