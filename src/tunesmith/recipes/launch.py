@@ -1,7 +1,7 @@
 """Several training processes on one machine: started together, stopped at the same step, ended together.
 
-torchrun is not used here: it gives processes 30 seconds to end, too few for a large checkpoint, and Ctrl-C in a terminal
-reaches them twice, which is our sign for "at once".
+torchrun is not used here: it gives processes 30 seconds to end, too few for a large checkpoint, and ends with a traceback
+and status 1 whatever the cause was.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ class Plan:
             "MASTER_ADDR": self.address,
             "MASTER_PORT": str(self.port),
             "OMP_NUM_THREADS": env.get("OMP_NUM_THREADS") or str(max(1, n_cores // self.local)),
+            "TORCH_CPP_LOG_LEVEL": env.get("TORCH_CPP_LOG_LEVEL") or "ERROR",  # advice, a line a process
         }
 
 
@@ -248,7 +249,7 @@ class _Group:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
         reason = f"process {number} of {self._plan.world} (counted from 0) {how}" + self._last_words(first)
         status = 128 - code if code < 0 else code
-        run.emit("exited", pid=self._processes[0].pid, code=status, reason=reason)
+        run.emit("failed", command="train", reason=reason)
         raise ProcessEndedError(reason, status)
 
     def _last_words(self, rank: int) -> str:
