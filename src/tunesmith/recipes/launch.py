@@ -1,7 +1,7 @@
 """Several training processes on one machine: started together, stopped at the same step, ended together.
 
-torchrun is not used here: it gives processes 30 seconds to end, too few for a large checkpoint, and ends with a traceback
-and status 1 whatever the cause was.
+torchrun is not used here: it gives processes 30 seconds to end, too few for a large checkpoint, and ends with a
+traceback and status 1 whatever the cause was.
 """
 
 from __future__ import annotations
