@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -225,3 +227,16 @@ def test_what_cannot_wait(workspace: Path) -> None:
         enqueue(Path(), ["base.yaml"], command="chat")
     with pytest.raises(ConfigError, match="save_dir is missing"):
         enqueue(Path(), ["model_name_or_path=m", "template=fewshot", "task=mmlu_test"], command="eval")
+
+
+def test_a_run_that_is_stopping_gets_no_second_signal(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signals: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: signals.append(number))
+    run = Run(workspace / "saves" / "one")
+    with run.working("train"):
+        run.emit("train_begin", step=0, total_steps=9)
+        assert "checkpoint" in stop(state_of("one", Path()))
+        assert "stopping already" in stop(state_of("one", Path()))
+        assert signals == [signal.SIGTERM]  # a second one would end it without the checkpoint
+        stop(state_of("one", Path()), now=True)
+        assert signals == [signal.SIGTERM, signal.SIGKILL]

@@ -22,7 +22,7 @@ from tunesmith.core.runs import Run
 from tunesmith.inference.chat import decode
 from tunesmith.inference.opening import OpenModel
 from tunesmith.recipes.runs import stop
-from tunesmith.studio.key_form import page_head
+from tunesmith.studio.head import studio_head
 from tunesmith.studio.page import launch, studio_page
 from tunesmith.studio.seat import ModelSeat
 from tunesmith.studio.settings import PageSettings
@@ -215,7 +215,7 @@ def studio_url(tiny_workspace: Workspace) -> Iterator[str]:
     """The studio over the workspace."""
     settings = PageSettings(port=0)
     page = studio_page(tiny_workspace)
-    yield launch(page, settings, settings.free_port(), page_head())
+    yield launch(page, settings, settings.free_port(), studio_head())
     page.close(verbose=False)
 
 

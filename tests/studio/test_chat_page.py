@@ -11,6 +11,7 @@ import pytest
 from tests.serving.conftest import wait_until
 from tests.studio.conftest import Model, Shown, make_model
 
+from tunesmith.studio.head import chat_head
 from tunesmith.studio.page import chat_page, launch
 from tunesmith.studio.settings import PageSettings
 
@@ -40,7 +41,7 @@ def model() -> Iterator[Model]:
 def url(model: Model) -> Iterator[str]:
     settings = PageSettings(port=0)
     page = chat_page(model.seat, model.config)
-    yield launch(page, settings, settings.free_port())
+    yield launch(page, settings, settings.free_port(), chat_head())
     page.close(verbose=False)
 
 

@@ -71,11 +71,13 @@ def test_an_open_window_comes_back_with_the_server(browser: Any, root: Path, at_
         window = Window(page, f"{first.url}?token={TOKEN}")
         window.until(lambda: shows_it_whole(window, 5))
         window.fill(learning_rate="7e-4")
+        page.click("#tab-export-button")
+        page.fill("#export-export_dir textarea", "models/mine")
         page.click("#tab-runs-button")
         page.wait_for_selector(f"#runs-list [data-folder='{RUN}']")
         port = port_of(first.url)
         first.kill()
-    page.wait_for_selector(f"{STATE}.is-away", state="attached")
+    page.wait_for_selector("#page-away:has-text('does not answer')")
     step, visits = state_now(root).step, Visits(page)
     with studio(root, "--token", TOKEN, port=port):
         took = window.until(lambda: visits.count > 0, SECONDS)
@@ -85,6 +87,9 @@ def test_an_open_window_comes_back_with_the_server(browser: Any, root: Path, at_
         assert page.locator(f"{STATE} .name").text_content() == RUN
         assert window.field("learning_rate") == "7e-4", "what was typed is there"
         page.wait_for_selector(f"#runs-list [data-folder='{RUN}'] >> visible=true")  # and the tab that was open
+        page.click("#tab-export-button")
+        assert page.input_value("#export-export_dir textarea") == "models/mine"
+        assert not page.is_visible("#page-away")
         page.click("#tab-train-button")
         page.click("#train-check")  # its buttons work
         page.wait_for_selector("text=model_name_or_path")
@@ -93,32 +98,39 @@ def test_an_open_window_comes_back_with_the_server(browser: Any, root: Path, at_
     context.close()
 
 
-def log_in(page: Any) -> None:
+def log_in(page: Any, password: str, then: str = "") -> None:
     page.wait_for_selector("input[type=password]")
-    page.fill("input:not([type=password])", "me")
-    page.fill("input[type=password]", "a-password")
-    page.click("button:has-text('Login')")
-    page.wait_for_selector("#train-form [data-ready]")
+    page.fill("[name=username]", "me")
+    page.fill("[name=password]", password)
+    page.click("button")
+    page.wait_for_selector(f"text={then}" if then else "#train-form [data-ready]")
 
 
-def test_with_a_password_the_window_asks_for_it_and_goes_on(browser: Any, root: Path, at_work: RunState) -> None:
+def test_a_login_outlives_the_server(
+    browser: Any, root: Path, at_work: RunState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))
     context = browser.new_context()
     page = context.new_page()
     with studio(root, "--auth", "me:a-password") as first:
         page.goto(first.url)
-        log_in(page)
+        log_in(page, "a-password")
         window = Window(page, first.url)
         window.until(lambda: shows_it_whole(window, 5))
         window.fill(learning_rate="8e-4")
         port = port_of(first.url)
         first.kill()
-    page.wait_for_selector(f"{STATE}.is-away")
-    step = state_now(root).step
+    page.wait_for_selector("#page-away:visible")
+    step, visits = state_now(root).step, Visits(page)
     with studio(root, "--auth", "me:a-password", port=port):
-        page.wait_for_selector("input[type=password]", timeout=1000 * SECONDS)
-        log_in(page)
+        window.until(lambda: visits.count > 0, SECONDS)
         window.until(lambda: shows_it_whole(window, step + 1))
         assert window.field("learning_rate") == "8e-4"
+        other = browser.new_context().new_page()
+        other.goto(first.url)
+        log_in(other, "a-wrong-one", "do not belong together")
+        other.context.close()
+        assert (tmp_path / "home" / "page.key").stat().st_mode & 0o777 == 0o600
     context.close()
 
 

@@ -50,6 +50,7 @@ def test_a_newcomers_path(opened: Callable[..., Window], root: Path) -> None:
     assert "step" in window.text(f"{STATE} .facts")
     assert (root / "saves/first/llamaboard_config.yaml").is_file()
     window.keep("running")
+    window.until(lambda: window.active() == ["stop"])
 
     window.open()  # a reload in the middle: the same run, the whole curve, what was typed
     window.until(lambda: window.state == "running" and window.points() > 3)
@@ -60,6 +61,8 @@ def test_a_newcomers_path(opened: Callable[..., Window], root: Path) -> None:
 
     window.page.click("#train-stop")
     window.until(lambda: window.state == "stopped")
+    window.until(lambda: window.active() == ["resume"])
+    assert "goes on from checkpoint-" in window.text("#train-why")
     second.until(lambda: second.state == "stopped")
     stopped = read_state(root / "saves/first")
     assert stopped is not None
@@ -125,9 +128,17 @@ def test_runs_are_compared_and_cloned(opened: Callable[..., Window], root: Path)
     window.fill(**FORM | {"output_dir": "saves/short", "num_train_epochs": "2"})
     window.page.click("#train-start")
     window.until(lambda: window.state == "finished")
+    window.until(lambda: window.active() == [])
+    assert "finished" in window.text("#train-why")
     window.page.click("#tab-runs-button")
     box = window.page.locator("#runs-list [data-folder='saves/short'] input")
+    assert window.active("runs") == []
     box.click()
+    window.page.wait_for_selector("#runs-why:has-text('finished')")
+    window.page.locator("#runs-list [data-folder='saves/killed'] input").click()
+    window.until(lambda: window.active("runs") == ["resume"])
+    window.page.locator("#runs-list [data-folder='saves/killed'] input").click()
+    window.until(lambda: window.active("runs") == [])
     window.page.click("#runs-clone button")
     window.page.fill("#runs-output textarea, #runs-output input", "saves/sweep")
     window.page.fill("#runs-changes textarea", "learning_rate=1e-4,1e-2")

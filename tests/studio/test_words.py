@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tunesmith
 from tunesmith.config.schema import GROUPS, KEYS
-from tunesmith.studio.key_form import chinese_help, page_head
+from tunesmith.studio.head import chat_head, chinese_help, studio_head
 from tunesmith.studio.words import LANGUAGES, say, table
 
 STUDIO = Path(tunesmith.__file__).parent / "studio"
@@ -58,6 +58,6 @@ def test_both_languages_and_facts() -> None:
 
 
 def test_the_head_is_small_and_holds_no_end_of_a_script() -> None:
-    head = page_head()
-    assert head.count("</script>") == 1
-    assert len(head.encode()) < 400_000
+    for head, most in ((studio_head(), 400_000), (chat_head(), 40_000)):
+        assert head.count("</script>") == 1
+        assert len(head.encode()) < most

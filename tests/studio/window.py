@@ -52,6 +52,11 @@ class Window:
     def state(self) -> str:
         return str(self.page.get_attribute(STATE, "data-state"))
 
+    def active(self, tab: str = "train") -> list[str]:
+        """Which of Stop, Stop now and Resume can be pressed."""
+        names = ("stop", "kill", "resume") if tab == "runs" else ("stop", "resume")
+        return [name for name in names if self.page.is_enabled(f"#{tab}-{name}")]
+
     @property
     def step(self) -> int:
         return int(self.page.locator(f"{STATE} .bar").evaluate("node => node.value"))

@@ -68,6 +68,8 @@ def stop(state: RunState, *, now: bool = False) -> str:
         return f"{state.folder}: taken out of the queue"
     if not state.is_active or not state.pid or not run.is_alive():
         raise TrainingError(f"{state.folder}: nothing to stop, the run is {state.state}")
+    if state.state == "stopping" and not now:  # a second signal would end it at once, without the checkpoint
+        return f"{state.folder}: it is stopping already; --now kills it"
     run.emit("stop_asked", now=now)
     os.kill(state.pid, signal.SIGKILL if now else signal.SIGTERM)
     if now:

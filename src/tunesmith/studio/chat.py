@@ -13,6 +13,7 @@ import gradio as gr
 from tunesmith.core.types import Message, Role
 from tunesmith.studio.asking import conversation_of, noted, reason_shown, says_something, together, without_answer
 from tunesmith.studio.controls import generation_controls, sampling_of, values_of
+from tunesmith.studio.kept import fill_untouched
 from tunesmith.studio.seat import Answer, ModelSeat
 from tunesmith.studio.shown import bubbles
 from tunesmith.studio.words import say
@@ -31,6 +32,8 @@ TOOLS_HINT = '[{"name": "weather", "description": "...", "parameters": {"type": 
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 THINKING = {"auto": None, "on": True, "off": False}
 NOTHING = "&nbsp;"
+CHAT_PAGE = "webchat"
+"""Name of the page that is nothing but a chat, for what the browser keeps of it."""
 Here = tuple[str | None, int]
 """One chat in one window of a browser."""
 Choice = Callable[..., "tuple[RunConfig, RunConfig | None]"]
@@ -187,15 +190,21 @@ class _Builder:
             window.undo(self._undo, [self.language, *self.states], shown, **_PRIVATE)
             window.clear(self._clear, self.language, shown, **_PRIVATE)
         facts = [self.status, self.load, self.unload, self.thinking, *([self.second] if self.sides > 1 else [])]
-        settings = [*facts, *self.controls]
-        self.load.click(self._loading, self.language, [self.status, self.load, self.unload], **_PRIVATE).then(
-            self._load, [self.language, *self.inputs], settings, **_PRIVATE
+        self.sampling = gr.JSON(visible=False)  # of what is loaded, on its way to the controls
+        settings = [*facts, self.sampling]
+        self._fill(
+            self.load.click(self._loading, self.language, [self.status, self.load, self.unload], **_PRIVATE).then(
+                self._load, [self.language, *self.inputs], settings, **_PRIVATE
+            )
         )
         self.unload.click(self._unload, self.language, facts, **_PRIVATE)
-        self.page.load(self._settings, self.language, settings, **_PRIVATE)
+        self._fill(self.page.load(self._settings, self.language, settings, **_PRIVATE))
         if self.studio:
             self.studio.language.change(self._facts, self.language, facts, **_PRIVATE)
         self.page.unload(self._stop)
+
+    def _fill(self, event: Any) -> None:
+        fill_untouched(event, self.sampling, self.controls, self.studio.name if self.studio else CHAT_PAGE)
 
     # ---- asking
 
@@ -334,7 +343,7 @@ class _Builder:
         return self._facts(language)
 
     def _settings(self, language: str) -> Any:
-        return [*self._facts(language), *values_of(self.seat.defaults)]
+        return [*self._facts(language), values_of(self.seat.defaults)]
 
     def _facts(self, language: str) -> list[Any]:
         is_loaded = self.seat.name is not None

@@ -77,7 +77,7 @@ def _form(studio: Studio) -> _Form:
     start = starters(studio, "evaluate", "data.start")
 
     def toggled(chosen: str) -> list[Any]:
-        return [*(gr.update(visible=chosen == name) for name in KINDS), for_command(KINDS[chosen][0])]
+        return [*(gr.update(visible=chosen == name) for name in KINDS), for_command(more, KINDS[chosen][0])]
 
     def worded(language: str) -> Any:
         return gr.update(choices=[(say(f"evaluate.{name}", language), name) for name in KINDS])
@@ -110,6 +110,7 @@ def _results(studio: Studio, view: JobView) -> None:
         page = studio.worded(
             gr.Number(1, precision=0, minimum=1, min_width=96, elem_id="evaluate-page"), label="evaluate.page"
         )
+        studio.lookouts.append(page)
         on = studio.worded(gr.Button(size="sm", min_width=96, elem_id="evaluate-on"), value="data.next")
     samples = gr.HTML(elem_id="evaluate-samples", padding=False)
 

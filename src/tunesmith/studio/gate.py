@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunesmith.core.net import is_local_name, name_of
+from tunesmith.studio.login import MOST_FORM, SECONDS, Login, login_page, read_form
 from tunesmith.studio.settings import PageSettings
 
 COOKIE = "tunesmith_page"
@@ -20,6 +22,8 @@ MOST_BODY = 64_000_000
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _BY_GRADIO = "/gradio_api/startup-events"
 """Asked by Gradio itself when it starts; it says yes and nothing else."""
+_LOGIN, _LOGOUT = "/login", "/logout"
+_WRONG_SECONDS = 1.0
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "SAMEORIGIN",
@@ -28,7 +32,7 @@ _HEADERS = {
 
 
 class PageGate:
-    """Checks host, origin, token and size.
+    """Checks host, origin, token, login and size.
 
     Without a password the page answers to this machine's own names only, so that a web page elsewhere that gives its
     name this machine's address gets nothing (DNS rebinding). What changes anything must come from the page itself.
@@ -36,11 +40,15 @@ class PageGate:
     Args:
         app: what stands behind.
         settings: of the page server.
+        login: who may come in, where a password is asked for.
     """
 
-    def __init__(self, app: ASGIApp, settings: PageSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: PageSettings, login: Login | None = None) -> None:
+        if settings.auth and login is None:
+            raise ValueError("a password is set and nobody would ask for it")
         self._app = app
         self._settings = settings
+        self._login = login
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -48,6 +56,8 @@ class PageGate:
             return
         headers = Headers(scope=scope)
         answer = self._refusal(scope, headers) or self._entrance(scope, headers)
+        if answer is None and self._login is not None:
+            answer = await self._asked(self._login, scope, headers, receive)
         if answer is not None:
             if scope["type"] == "http":
                 await answer(scope, receive, send)
@@ -88,9 +98,63 @@ class PageGate:
         rest = urlencode(asked, doseq=True)
         target = self._settings.root_path + str(scope["path"]) + (f"?{rest}" if rest else "")
         answer = RedirectResponse("/" + target.lstrip("/\\"), HTTPStatus.SEE_OTHER, headers=_HEADERS)
-        is_safe = scope.get("scheme") == "https" or headers.get("x-forwarded-proto") == "https"
-        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=is_safe)
+        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=_is_safe(scope, headers))
         return answer
+
+    async def _asked(self, login: Login, scope: Scope, headers: Headers, receive: Receive) -> Response | None:
+        """With a password: lets in who has logged in, and asks others."""
+        path = str(scope["path"]).rstrip("/")
+        if scope["path"] == _BY_GRADIO:
+            return None
+        if scope["type"] == "http" and path == _LOGIN and scope["method"] == "POST":
+            return await self._entered(login, scope, headers, receive)
+        if path == _LOGOUT:
+            answer: Response = RedirectResponse(self._settings.root_path + "/", HTTPStatus.SEE_OTHER, headers=_HEADERS)
+            answer.delete_cookie(login.cookie)
+            return answer
+        if login.knows(cookie_parser(headers.get("cookie", "")).get(login.cookie, "")):
+            return None
+        if "text/html" not in headers.get("accept", ""):
+            return PlainTextResponse(
+                "this page asks for a name and a password", HTTPStatus.UNAUTHORIZED, headers=_HEADERS
+            )
+        return self._question()
+
+    def _question(self, *, was_wrong: bool = False) -> Response:
+        text = login_page(self._settings.root_path + _LOGIN, was_wrong=was_wrong)
+        return HTMLResponse(text, HTTPStatus.UNAUTHORIZED, headers={"cache-control": "no-store", **_HEADERS})
+
+    async def _entered(self, login: Login, scope: Scope, headers: Headers, receive: Receive) -> Response:
+        """What somebody gave as name and password."""
+        name, password = read_form(await _body(receive))
+        is_person = "text/html" in headers.get("accept", "")
+        if not login.is_right(name, password):
+            await asyncio.sleep(_WRONG_SECONDS)  # guessing takes its time
+            if is_person:
+                return self._question(was_wrong=True)
+            return PlainTextResponse("this name and password do not belong together", 400, headers=_HEADERS)
+        answer: Response = JSONResponse({"success": True}, headers=_HEADERS)  # as scripts know it of Gradio
+        if is_person:
+            answer = RedirectResponse(self._settings.root_path + "/", HTTPStatus.SEE_OTHER, headers=_HEADERS)
+        safe = _is_safe(scope, headers)
+        answer.set_cookie(login.cookie, login.value_for(name), SECONDS, httponly=True, samesite="lax", secure=safe)
+        return answer
+
+
+async def _body(receive: Receive) -> bytes:
+    """A short body; the rest of a long one is left, and what it holds is no password then."""
+    found = b""
+    while len(found) <= MOST_FORM:
+        message = await receive()
+        found += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    return found
+
+
+def _is_safe(scope: Scope, headers: Headers) -> bool:
+    """Whether the browser speaks https, with us or with a proxy in front."""
+    return scope.get("scheme") == "https" or headers.get("x-forwarded-proto") == "https"
 
 
 class _TooMuchError(Exception):

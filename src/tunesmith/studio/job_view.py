@@ -16,6 +16,7 @@ from tunesmith.recipes.queue import enqueue_config
 from tunesmith.recipes.runs import resume, state_of, stop
 from tunesmith.studio.choices import jobs
 from tunesmith.studio.job_shown import job_page
+from tunesmith.studio.run_actions import actions_of
 from tunesmith.studio.shell import PRIVATE, Studio, told
 
 _TICK_SECONDS = 1.0
@@ -64,11 +65,11 @@ class JobView:
         path = self.studio.workspace.inside(folder)
         state = read_state(path)
         is_active = state is not None and state.is_active
-        can_resume = state is not None and state.state in ("stopped", "failed", "cancelled")
+        can = actions_of(state, language)
         return [
             job_page(path, language),
-            gr.update(interactive=is_active),
-            gr.update(interactive=can_resume),
+            gr.update(interactive=can.stop),
+            gr.update(interactive=can.resume),
             gr.update(active=is_active),
             "" if state is None or is_active else f"{folder}|{state.ended}",
         ]
@@ -109,6 +110,7 @@ def job_view(studio: Studio, prefix: str, commands: tuple[str, ...]) -> JobView:
     with gr.Row(elem_classes="ts-line"):
         chooser = gr.Dropdown([], value=None, interactive=True, elem_id=f"{prefix}-job", scale=3, min_width=220)
         studio.worded(chooser, label="job.chooser")
+        studio.lookouts.append(chooser)
         halt = gr.Button(variant="stop", size="sm", interactive=False, elem_id=f"{prefix}-stop", scale=0, min_width=96)
         again = gr.Button(size="sm", interactive=False, elem_id=f"{prefix}-resume", scale=0, min_width=96)
         studio.worded(halt, value="job.stop")

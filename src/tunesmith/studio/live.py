@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
 
-from tunesmith.studio.shell import PRIVATE, Studio, server_function
+from tunesmith.core.run_state import read_state
+from tunesmith.studio.run_actions import actions_of
+from tunesmith.studio.shell import PRIVATE, Studio, server_function, told
 from tunesmith.studio.views import comparison, run_rows, run_view
 from tunesmith.studio.web import text_of
 
 _LIVE = """
 <div class="live" data-state="none">
   <div class="head" role="status"><span class="badge"></span><span class="name"></span></div>
-  <div class="away" role="alert"></div>
   <pre class="reason" hidden></pre>
   <progress class="bar" max="1" value="0" hidden></progress>
   <div class="facts"></div>
@@ -29,12 +30,34 @@ _BESIDE = '<div class="beside"></div>'
 
 
 def live_view(studio: Studio, elem_id: str) -> gr.HTML:
-    """One run as it goes on: state, progress, curves, last lines. Its value is the run's folder."""
+    """One run as it goes on: state, progress, curves, last lines.
+
+    Its value is the run's folder; it triggers `tick` when the run has another state.
+    """
 
     def view(asked: dict[str, Any]) -> dict[str, Any]:
         return run_view(studio.workspace, str(asked.get("folder", "")), asked.get("known"))
 
     return _asking(studio, elem_id, "", _LIVE, "live.js", view)
+
+
+def follow_run(studio: Studio, view: gr.HTML, buttons: Mapping[str, gr.Button], why: gr.Markdown) -> None:
+    """Makes buttons greyed out whenever they would do nothing to the run that a live view shows.
+
+    Args:
+        studio: the page.
+        view: of the run.
+        buttons: `stop`, `kill`, `resume`, as `run_actions.Actions` names them.
+        why: says what they would do, or why they do nothing.
+    """
+
+    def stand(folder: str | None, language: str) -> list[Any]:
+        found = actions_of(read_state(studio.workspace.inside(folder)) if folder else None, language)
+        return [*(gr.update(interactive=getattr(found, name)) for name in buttons), found.why]
+
+    given, shown = [view, studio.language], [*buttons.values(), why]
+    for happens in (view.tick, studio.language.change):
+        happens(told(stand), given, shown, **PRIVATE)
 
 
 def run_list(studio: Studio, elem_id: str) -> gr.HTML:
@@ -59,14 +82,11 @@ def compared(studio: Studio, names: list[str]) -> dict[str, Any]:
 def _asking(
     studio: Studio, elem_id: str, value: Any, template: str, script: str, function: Callable[..., Any] | None
 ) -> gr.HTML:
-    part = gr.HTML(
+    return gr.HTML(
         value,
         html_template=template,
         js_on_load=text_of(script),
         apply_default_css=False,
         elem_id=elem_id,
         server_functions=[server_function(function)] if function else None,
-        language="en",
     )
-    studio.language.change(lambda language: gr.update(language=language), studio.language, part, **PRIVATE)
-    return part

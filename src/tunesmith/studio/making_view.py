@@ -121,7 +121,7 @@ def _form(studio: Studio) -> _Form:
 
     def toggled(chosen: str) -> list[Any]:
         is_speech = chosen == "speech"
-        return [gr.update(visible=is_speech), gr.update(visible=not is_speech), for_command(COMMANDS[chosen])]
+        return [gr.update(visible=is_speech), gr.update(visible=not is_speech), for_command(more, COMMANDS[chosen])]
 
     def worded(language: str) -> Any:
         return gr.update(choices=[(say(f"data.{name}", language), name) for name in COMMANDS])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from tunesmith.core import env
 from tunesmith.core.errors import Interrupted, ServingError
 from tunesmith.core.lazy import lookup
 from tunesmith.core.log import get_logger
+from tunesmith.studio.login import Login, server_secret
 from tunesmith.studio.settings import PageSettings
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ TABS = {
     "runs": "tunesmith.studio.runs_tab:runs_tab",
 }
 """Tab -> what lays it out, given the `Studio`."""
+SECRET_FILE = "page.key"
+"""In `TUNESMITH_HOME`: what logins are signed with."""
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif"]
 _MONO = ["ui-monospace", "Consolas", "Noto Sans Mono", "monospace"]
 _CSS = """
@@ -67,17 +71,21 @@ def run_chat(config: RunConfig) -> None:
 
     seat = ModelSeat()
     seat.load(config)
-    serve(chat_page(seat, config), settings, port)
+    from tunesmith.studio.head import chat_head
+
+    serve(chat_page(seat, config), settings, port, chat_head())
     seat.unload()
 
 
 def chat_page(seat: ModelSeat, config: RunConfig) -> gr.Blocks:
     """A page with nothing but a chat; Load loads what the configuration names."""
     gradio = _gradio()
-    from tunesmith.studio.chat import chat
+    from tunesmith.studio.chat import CHAT_PAGE, chat
+    from tunesmith.studio.kept import keep_fields
 
     with gradio.Blocks(title="Tunesmith", fill_width=True, analytics_enabled=False) as page:
         chat(page, seat, lambda: (config, None))
+        keep_fields(page, CHAT_PAGE)
     return page
 
 
@@ -94,9 +102,9 @@ def run_studio(settings: PageSettings) -> None:
     workspace = Workspace.from_env()
     os.chdir(workspace.root)  # paths in configurations start from the workspace, as for `tunesmith runs`
     page = studio_page(workspace)
-    from tunesmith.studio.key_form import page_head
+    from tunesmith.studio.head import studio_head
 
-    serve(page, settings, settings.free_port(), page_head())
+    serve(page, settings, settings.free_port(), studio_head())
 
 
 def studio_page(workspace: Workspace) -> gr.Blocks:
@@ -169,6 +177,7 @@ def launch(page: gr.Blocks, settings: PageSettings, port: int, head: str = "") -
 
     from tunesmith.studio.gate import MOST_BODY, PageGate
 
+    gate = Middleware(PageGate, settings=settings, login=_login(settings))
     env.exempt_from_proxy("localhost", "127.0.0.1", settings.host)  # Gradio asks itself whether it runs
     # Fonts of this machine, so that nothing is fetched from others.
     theme = gradio.themes.Default(primary_hue="indigo", font=_FONTS, font_mono=_MONO).set(**_COLORS)
@@ -179,14 +188,13 @@ def launch(page: gr.Blocks, settings: PageSettings, port: int, head: str = "") -
             server_port=port,
             share=settings.share,
             root_path=settings.root_path,
-            auth=list(settings.auth) or None,
             quiet=True,
             prevent_thread_lock=True,
             ssr_mode=False,
             mcp_server=False,
             pwa=False,
             enable_monitoring=False,
-            app_kwargs={"middleware": [Middleware(PageGate, settings=settings)], "docs_url": None, "redoc_url": None},
+            app_kwargs={"middleware": [gate], "docs_url": None, "redoc_url": None},
             max_file_size=MOST_BODY,
             **options,
         )
@@ -199,6 +207,13 @@ def launch(page: gr.Blocks, settings: PageSettings, port: int, head: str = "") -
         page.close(verbose=False)
         raise ServingError("GRADIO_SHARE: Gradio's servers gave no public address; is there a network?")
     return str(public or local)
+
+
+def _login(settings: PageSettings) -> Login | None:
+    """Who may come in. A login is good for this kind of page over this workspace, whatever the port."""
+    if not settings.auth:
+        return None
+    return Login(dict(settings.auth), server_secret(env.home() / SECRET_FILE), str(Path.cwd()))
 
 
 def _gradio() -> Any:

@@ -10,7 +10,7 @@ from tunesmith.core.errors import TunesmithError
 from tunesmith.core.run_state import RunState, read_state
 from tunesmith.recipes.runs import resume, stop
 from tunesmith.studio import start
-from tunesmith.studio.live import beside, compared, live_view, run_list
+from tunesmith.studio.live import beside, compared, follow_run, live_view, run_list
 from tunesmith.studio.repeat import clone_of, sweep_of
 from tunesmith.studio.shell import PRIVATE, Studio, told
 from tunesmith.studio.words import say
@@ -30,11 +30,12 @@ class _Builder:
     def build(self) -> None:
         self.list = run_list(self.studio, "runs-list")
         with gr.Row(elem_classes="buttons"):
-            self.stop = self._button("stop", variant="stop")
-            self.kill = self._button("kill", variant="stop")
-            self.resume = self._button("resume")
+            self.stop = self._button("stop", variant="stop", interactive=False)
+            self.kill = self._button("kill", variant="stop", interactive=False)
+            self.resume = self._button("resume", interactive=False)
             self.to_form = self._button("to_form")
             self.compare = self._button("compare", variant="primary")
+        why = gr.Markdown("&nbsp;", elem_id="runs-why", elem_classes="chat-note")
         self.said = gr.Markdown("&nbsp;", elem_id="runs-said")
         with self.studio.worded(gr.Accordion(open=False, elem_id="runs-clone"), label="runs.clone"):
             with gr.Row():
@@ -45,6 +46,7 @@ class _Builder:
                 self.clone = self._button("clone_button")
                 self.sweep = self._button("sweep_button")
         self.live = live_view(self.studio, "runs-live")
+        follow_run(self.studio, self.live, {"stop": self.stop, "kill": self.kill, "resume": self.resume}, why)
         self.beside = beside(self.studio, "runs-beside")
         self._connect()
 

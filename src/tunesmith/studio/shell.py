@@ -14,6 +14,7 @@ import gradio as gr
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.log import get_logger
 from tunesmith.core.run_state import find_runs
+from tunesmith.studio.kept import keep_fields
 from tunesmith.studio.words import say
 from tunesmith.studio.workspace import Workspace
 
@@ -33,6 +34,8 @@ class Studio:
         language: a Radio with `en` or `zh`; an input of handlers that say something.
         parts: worded components and their texts; filled by `worded`.
         train_form: the form of the tab Train, for tabs that fill it; that tab sets it.
+        forms: every form of keys; `key_form` adds it.
+        lookouts: fields that say which run is looked at: the page chooses them anew when it is opened.
     """
 
     page: gr.Blocks
@@ -40,6 +43,13 @@ class Studio:
     language: gr.Radio
     parts: list[tuple[Any, dict[str, str]]] = field(default_factory=list)
     train_form: Any = None
+    forms: list[Any] = field(default_factory=list)
+    lookouts: list[Any] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Tells this page from others that the browser keeps fields of."""
+        return f"studio:{self.workspace.root}"
 
     def worded(self, part: _Made, **keys: str) -> _Made:
         """Gives a component its texts, now and whenever the language is switched.
@@ -85,13 +95,16 @@ class Studio:
         return chooser
 
     def connect(self) -> None:
-        """Makes the language switch work; called once, when all tabs are there."""
+        """Makes the language switch work and what is typed last; called once, when all tabs are there."""
         parts = [part for part, _ in self.parts]
 
         def switch(language: str) -> list[Any]:
             return [gr.update(**{name: say(key, language) for name, key in keys.items()}) for _, keys in self.parts]
 
         self.language.change(switch, self.language, parts, **PRIVATE)
+        speak = "(language) => window.tunesmithWords.speak(language)"
+        self.language.change(None, self.language, None, js=speak, **PRIVATE)
+        keep_fields(self.page, self.name, self.forms, self.lookouts)
 
 
 def run_folders(workspace: Workspace, *, checkpoints: bool = True) -> list[str]:

@@ -12,7 +12,7 @@ from tunesmith.recipes.runs import resume, stop
 from tunesmith.studio import start
 from tunesmith.studio.form import config_of, read_yaml, to_yaml
 from tunesmith.studio.key_form import clean, key_form
-from tunesmith.studio.live import live_view
+from tunesmith.studio.live import follow_run, live_view
 from tunesmith.studio.shell import PRIVATE, Studio, run_folders, told
 from tunesmith.studio.words import say
 
@@ -66,10 +66,13 @@ class _Builder:
         runs = run_folders(self.workspace, checkpoints=False)
         self.run = gr.Dropdown(runs, value=None, elem_id="train-run", interactive=True, filterable=True)
         self.studio.worded(self.run, label="train.shown")
+        self.studio.lookouts.append(self.run)
         with gr.Row(elem_classes="buttons"):
-            self.stop = self._button("stop", variant="stop")
-            self.resume = self._button("resume")
+            self.stop = self._button("stop", variant="stop", interactive=False)
+            self.resume = self._button("resume", interactive=False)
+        why = gr.Markdown(NOTHING, elem_id="train-why", elem_classes="chat-note")
         self.live = live_view(self.studio, "train-live")
+        follow_run(self.studio, self.live, {"stop": self.stop, "resume": self.resume}, why)
 
     def _files(self) -> None:
         self.command = gr.Code("", language="shell", elem_id="train-command", visible=False, interactive=False)

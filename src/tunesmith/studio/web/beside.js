@@ -1,7 +1,6 @@
 // Runs beside each other: differing keys, last numbers, curves. js_on_load of gr.HTML; `props.value` comes of the server.
 const root = element.querySelector(".beside");
-const words = window.tunesmithKeys.words;
-const word = (name) => words[name][props.language || "en"];
+const { word, follow } = window.tunesmithWords;
 const make = (tag, facts = {}, ...inside) => {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(facts)) node.setAttribute(name, value);
@@ -25,5 +24,5 @@ const draw = () => {
   root.append(table(word("differs"), value.labels, { [word("state")]: states, ...value.keys }), table(word("numbers"), value.labels, value.numbers));
 };
 watch("value", () => { draw(); if (props.value?.runs) element.scrollIntoView({ block: "start" }); }); // it stands below the list
-watch("language", draw);
+follow(draw);
 draw();

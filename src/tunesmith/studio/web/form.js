@@ -1,15 +1,13 @@
 // The form of configuration keys: fields, search, groups. `props.value` is {key: text} of what was set, `props.sections`
 // stand open, `props.advanced` is command -> keys under Advanced; a group's fields are made when it is first opened.
 window.tunesmithForm = (element, props, trigger, watch, server) => {
-  const { keys, groups, words } = window.tunesmithKeys;
+  const { keys, groups } = window.tunesmithKeys;
+  const { language, word, follow } = window.tunesmithWords;
   const root = element.querySelector(".key-form");
-  const store = props.storage && `tunesmith:${props.storage}`;
   const fields = new Map();
   let sections = [];
   let said = {};
 
-  const language = () => props.language || "en";
-  const word = (name) => words[name][language()];
   const make = (tag, facts = {}, ...inside) => {
     const node = document.createElement(tag);
     for (const [name, value] of Object.entries(facts)) {
@@ -21,13 +19,8 @@ window.tunesmithForm = (element, props, trigger, watch, server) => {
     return node;
   };
 
-  const keep = () => {
-    if (!store) return;
-    try { localStorage.setItem(store, JSON.stringify(said)); } catch { /* a full or forbidden store costs only comfort */ }
-  };
   const publish = () => {
     props.value = { ...said };
-    keep();
     trigger("input");
   };
 
@@ -222,9 +215,7 @@ window.tunesmithForm = (element, props, trigger, watch, server) => {
     count();
   };
 
-  let kept = null;
-  try { kept = store && JSON.parse(localStorage.getItem(store)); } catch { /* nothing was kept */ }
-  take(kept || props.value);
+  take(props.value);
   for (const section of props.sections) {
     root.append(make("fieldset", {}, make("legend", { "data-word": section.title }), make("div", { class: "grid" }, ...section.keys.map(row))));
   }
@@ -235,11 +226,9 @@ window.tunesmithForm = (element, props, trigger, watch, server) => {
   watch("value", () => {
     if (JSON.stringify(props.value) === JSON.stringify(said)) return;
     take(props.value);
-    keep();
+    trigger("input"); // what a button filled in is kept like what was typed
   });
-  watch("language", texts);
+  follow(texts);
   watch("command", () => { lay(); texts(); count(); search(); });
-  // Once more when the page stands: what is published while it is being put together may be overtaken.
-  if (kept) for (const wait of [0, 400, 1500]) setTimeout(publish, wait);
   root.dataset.ready = "yes";
 };

@@ -3,11 +3,17 @@
 const root = element.querySelector(".live");
 const part = (name) => root.querySelector(`.${name}`);
 const charts = window.tunesmithCharts(part("charts"));
-const words = window.tunesmithKeys.words;
-const language = () => props.language || "en";
-const word = (name) => words[name][language()];
+const { word, follow } = window.tunesmithWords;
 const asked = { folder: null, version: null, busy: false };
 let last = null;
+let told = null;
+
+// Buttons beside it follow the run: the server hears of another run or state, and looks for itself.
+const tell = (folder, state) => {
+  if (told === `${state} ${folder}`) return;
+  told = `${state} ${folder}`;
+  trigger("tick");
+};
 
 const clock = (seconds) => {
   const whole = Math.max(0, Math.round(seconds));
@@ -49,6 +55,7 @@ const show = (view) => {
   }));
   part("log").hidden = !view.lines.length;
   if (isAtEnd) lines.scrollTop = lines.scrollHeight;
+  tell(view.folder, view.state);
 };
 
 const empty = () => {
@@ -57,6 +64,7 @@ const empty = () => {
   for (const name of ["name", "reason", "facts"]) part(name).textContent = "";
   part("reason").hidden = part("bar").hidden = part("controls").hidden = part("log").hidden = true;
   charts.update({}, 0);
+  tell("", "none");
 };
 
 const ask = async () => {
@@ -75,8 +83,7 @@ const ask = async () => {
     asked.version = view.version;
     show(view);
   } catch (error) {
-    root.classList.add("is-away");
-    part("away").textContent = word("away");
+    root.classList.add("is-away"); // what it shows may be old; again.js says why
   } finally {
     asked.busy = false;
   }
@@ -84,7 +91,7 @@ const ask = async () => {
 
 part("weight").addEventListener("input", () => { if (last) show(last); });
 watch("value", () => { asked.version = null; ask(); });
-watch("language", () => { if (props.value && last) show(last); else empty(); });
+follow(() => { if (props.value && last) show(last); else empty(); });
 empty();
 ask();
 const timer = setInterval(() => { if (element.isConnected) ask(); else clearInterval(timer); }, 1500);

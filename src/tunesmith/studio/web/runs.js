@@ -1,8 +1,6 @@
 // The list of runs: asks for it every two seconds; `props.value` is the list of chosen folders. js_on_load of gr.HTML.
 const root = element.querySelector(".run-list");
-const words = window.tunesmithKeys.words;
-const language = () => props.language || "en";
-const word = (name) => words[name][language()];
+const { language, word, follow } = window.tunesmithWords;
 const make = (tag, facts = {}, ...inside) => {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(facts)) node.setAttribute(name, value);
@@ -61,7 +59,7 @@ const ask = async () => {
   try { const found = await server.rows({}); if (Array.isArray(found)) rows = found; draw(); } catch { /* asked again soon */ } finally { busy = false; }
 };
 watch("value", draw);
-watch("language", draw);
+follow(draw);
 // A row that is drawn anew between press and release would lose the click.
 root.addEventListener("pointerdown", () => { held = true; });
 for (const end of ["pointerup", "pointercancel"]) window.addEventListener(end, () => { if (held) setTimeout(() => { held = false; draw(); }); });
