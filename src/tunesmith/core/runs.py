@@ -191,7 +191,7 @@ class Run:
             yield
             if env.rank() == 0:
                 self.emit("finished", command=command)
-        except Interrupted:
+        except (Interrupted, KeyboardInterrupt):
             if self._last != "stopped":  # training notes at which step
                 self.emit("stopped", command=command)
             raise

@@ -26,7 +26,7 @@ from tunesmith.models.value_head import load_value_head, save_value_head, value_
 from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, Objective, Scored
 from tunesmith.objectives.online import AnswerColumns
 from tunesmith.training.batches import Row, StepRows, collate, micro_batches
-from tunesmith.training.checkpoints import STAGING, manifest_of, publish, rotate
+from tunesmith.training.checkpoints import STAGING, fitting, manifest_of, publish, rotate
 from tunesmith.training.optimizers.hooks import OptimizerHooks
 from tunesmith.training.processes import PIECE_MB, start_alike, sum_gradients
 from tunesmith.training.random_state import random_state_kept
@@ -341,6 +341,13 @@ class StepTrainer(OptimizerHooks, Trainer):
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=n_rows)
 
+    def _run_epoch(self, *arguments: Any, **named: Any) -> None:
+        """As ever; but transformers looks only behind a step whether all are done, and would make one more."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*arguments, **named)
+
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -382,9 +389,15 @@ class StepTrainer(OptimizerHooks, Trainer):
             save_value_head(head, folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        self._load_with_head(Path(resume_from_checkpoint), super()._load_from_checkpoint, resume_from_checkpoint, model)
+        folder = Path(resume_from_checkpoint)
+        with fitting(folder):
+            self._load_with_head(folder, super()._load_from_checkpoint, resume_from_checkpoint, model)
         state = manifest_of(Path(resume_from_checkpoint)).get("objective", {})
         self.objective.load_state(state)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with fitting(Path(checkpoint or ".")):
+            super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_best_model(self) -> None:
         self._load_with_head(Path(str(self.state.best_model_checkpoint)), super()._load_best_model)

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 from tunesmith.config.schema.key import DATA, MAKING, MODEL, Group, key
 
+MOST_SEED = 2**32 - 1
+"""What numpy takes."""
 _COMPILE = "compiling the model with torch.compile"
 _NO_WRAPPER = "It changes nothing: gradients are summed in one pass, without a wrapper around the model."
 _SHARDED = "sharded training with DeepSpeed or FSDP"
@@ -118,8 +120,8 @@ class Loop(Group):
     average_tokens_across_devices: bool = key(
         True, "Divide the loss by the tokens of all devices.", note="Tunesmith always does.", native=False
     )
-    seed: int = key(42, "Seed of everything random.", ge=0, commands=MODEL)
-    data_seed: int | None = key(None, "Seed of the order of rows; default: `seed`.", ge=0, commands=DATA)
+    seed: int = key(42, "Seed of everything random.", ge=0, le=MOST_SEED, commands=MODEL)
+    data_seed: int | None = key(None, "Seed of the order of rows; default: `seed`.", ge=0, le=MOST_SEED, commands=DATA)
     full_determinism: bool = key(False, "Use slower kernels that give the same bits each time.")
     train_sampling_strategy: str = key(
         "random",
