@@ -15,6 +15,7 @@ from tunesmith.studio.asking import conversation_of, noted, reason_shown, says_s
 from tunesmith.studio.controls import generation_controls, sampling_of, values_of
 from tunesmith.studio.kept import fill_untouched
 from tunesmith.studio.seat import Answer, ModelSeat
+from tunesmith.studio.shell import choices_in
 from tunesmith.studio.shown import bubbles
 from tunesmith.studio.words import say
 
@@ -112,7 +113,7 @@ class _Builder:
         self._connect()
         return Chat(self.windows, self.box, self.status, self.states)
 
-    def _said(self, part: Any, **keys: str) -> Any:
+    def _said(self, part: Any, **keys: Any) -> Any:
         """Gives a component its texts, which follow the language where there is a choice."""
         if self.studio:
             return self.studio.worded(part, **keys)
@@ -157,15 +158,9 @@ class _Builder:
 
     def _radio(self, name: str, values: Sequence[str], **facts: Any) -> gr.Radio:
         """A choice whose words follow the language, too."""
-
-        def choices(language: str) -> list[tuple[str, str]]:
-            return [(say(f"chat.{value}", language), value) for value in values]
-
-        radio = gr.Radio(choices("en"), value=values[0], elem_id=f"chat-{name}", **facts)
+        radio = gr.Radio(choices_in("chat", values), value=values[0], elem_id=f"chat-{name}", **facts)
         if self.studio:
-            self.studio.language.change(
-                lambda language: gr.update(choices=choices(language)), self.language, radio, **_PRIVATE
-            )
+            return self.studio.worded(radio, choices=("chat", values), label=f"chat.{name}")
         return self._said(radio, label=f"chat.{name}")
 
     def _beside(self) -> None:
@@ -200,7 +195,7 @@ class _Builder:
         self.unload.click(self._unload, self.language, facts, **_PRIVATE)
         self._fill(self.page.load(self._settings, self.language, settings, **_PRIVATE))
         if self.studio:
-            self.studio.language.change(self._facts, self.language, facts, **_PRIVATE)
+            self.studio.follow_language(self._facts, [self.language], facts)
         self.page.unload(self._stop)
 
     def _fill(self, event: Any) -> None:
