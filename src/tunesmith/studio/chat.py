@@ -29,6 +29,8 @@ FRAME_SECONDS = 0.05
 """The window is drawn anew this often while an answer grows."""
 DROP_SECONDS = 5.0
 ROLES: tuple[Role, ...] = ("user", "tool")
+_HEIGHT, _HEIGHT_IN_TAB = "max(320px, calc(100vh - 270px))", "max(260px, calc(100vh - 450px))"
+"""Of a window: the box below it is in sight, too."""
 TOOLS_HINT = '[{"name": "weather", "description": "...", "parameters": {"type": "object", "properties": {...}}}]'
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 THINKING = {"auto": None, "on": True, "off": False}
@@ -146,7 +148,7 @@ class _Builder:
     def _window(self, suffix: str) -> None:
         window = gr.Chatbot(
             show_label=False,
-            height="max(320px, calc(100vh - 270px))",
+            height=_HEIGHT_IN_TAB if self.studio else _HEIGHT,
             buttons=["copy", "copy_all"],
             layout="bubble",
             allow_file_downloads=False,
@@ -171,7 +173,7 @@ class _Builder:
                 show_label=False, label="Tools", lines=5, max_lines=16, placeholder=TOOLS_HINT, elem_id="chat-tools"
             )
         with self._said(gr.Accordion(open=True), label="chat.generation"):
-            self.controls = generation_controls(self.seat.defaults)
+            self.controls = generation_controls(self.seat.defaults, self._said)
 
     def _connect(self) -> None:
         asked = [self.language, self.role, self.system, self.tools, self.thinking, *self.states, *self.controls]
