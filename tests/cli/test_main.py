@@ -286,26 +286,3 @@ def test_env(capsys, monkeypatch) -> None:
     text = capsys.readouterr().out
     for word in ("tunesmith", "python", "transformers", "cache folder", "memory", "torch is missing"):
         assert word in text
-
-
-@pytest.mark.parametrize(
-    ("variables", "line"),
-    [
-        ({"FORCE_TORCHRUN": "1"}, None),
-        ({"NPROC_PER_NODE": "2"}, None),
-        ({"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2", "WORLD_SIZE": "2"}, None),
-        ({"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}, "torchrun --nproc_per_node 2 -m tunesmith train run.yaml"),
-        (
-            {"FORCE_TORCHRUN": "true", "NNODES": "2"},
-            "torchrun --nnodes 2 --node_rank N --master_addr HOST --nproc_per_node 1 -m tunesmith train run.yaml",
-        ),
-    ],
-)
-def test_several_processes_are_not_quietly_one(
-    recipes: Recorder, capsys, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], line: str | None
-) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    code = main(["train", "run.yaml", "dataset=identity"])
-    assert (code, len(recipes.calls)) == ((0, 1) if line is None else (2, 0))
-    assert line is None or f"{line} dataset=identity" in capsys.readouterr().err

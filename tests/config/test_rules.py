@@ -11,6 +11,8 @@ from tunesmith.core.errors import ConfigError
 
 BROKEN = [
     ("max_steps: 0", 5, "max_steps 0 makes no step"),
+    ("seed: 4294967296", 5, "seed must be at most 4294967295"),
+    ("stage: grpo\nreward_funcs: nowhere.py:score", 6, "reward_funcs: there is no file nowhere.py"),
     ("learning_rate: 0", 5, "learning_rate 0 changes no weight"),
     ("mask_history: true\ntrain_on_prompt: true", 5, "exclude each other"),
     ("val_size: 0.1\neval_dataset: b", 5, "exclude each other"),

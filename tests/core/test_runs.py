@@ -147,9 +147,11 @@ def test_work_notes_how_it_ends(tmp_path: Path) -> None:
         raise TrainingError("no trained token")
     with pytest.raises(Interrupted), run.working("train"):
         raise Interrupted("stopped", signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), run.working("train"):  # Ctrl-C before training took the signal over
+        raise KeyboardInterrupt
     assert not run.is_alive()
     kinds = [event["event"] for event in run.events()]
-    assert kinds == ["start", "finished", "start", "failed", "start", "stopped"]
+    assert kinds == ["start", "finished", "start", "failed", "start", "stopped", "start", "stopped"]
 
 
 def test_curves_count_repeated_steps_once(tmp_path: Path) -> None:

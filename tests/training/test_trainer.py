@@ -202,6 +202,32 @@ def test_a_resumed_run_ends_bit_for_bit_where_the_whole_one_does(tmp_path: Path)
             assert torch.equal(value, weights(second)[name]), (stop, name)
 
 
+@pytest.mark.parametrize("keys", [{"max_steps": 2}, {"max_steps": -1, "num_train_epochs": 0.25}])
+def test_a_run_that_is_done_makes_no_further_step(tmp_path: Path, keys: dict[str, Any]) -> None:
+    """Called again, as after a crash behind the last checkpoint, it ends where it ended, within an epoch, too."""
+    keys |= {"per_device_train_batch_size": 2, "lr_scheduler_type": "constant"}
+    whole = make_trainer(tmp_path, Rows(16), **keys | {"save_strategy": "steps", "save_steps": 2})
+    whole.train()
+    assert whole.state.global_step == 2
+    again = make_trainer(tmp_path, Rows(16), **keys)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert again.state.global_step == 2
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(again)[name]), name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"lora_rank": 8}, {"finetuning_type": "freeze", "freeze_trainable_layers": 1}, {"lora_target": "q_proj"}],
+)
+def test_a_checkpoint_of_other_weights_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    first = make_trainer(tmp_path, Rows(8), max_steps=1, save_strategy="steps", save_steps=1)
+    first.train()
+    other = make_trainer(tmp_path, Rows(8), max_steps=2, **changes)
+    with pytest.raises(TrainingError, match=r"checkpoint-1 is of a run with other weights.*overwrite_output_dir"):
+        other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
 def test_evaluation_leaves_no_trace_in_the_weights(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"per_device_train_batch_size": 2, "lora_dropout": 0.3}
     without = make_trainer(tmp_path / "a", Rows(12), **keys)

@@ -164,7 +164,7 @@ def _check_bounds(key: Key, value: Any) -> None:
     for name, bound in key.bounds.items():
         words, holds = _BOUNDS[name]
         if not holds(value, bound):
-            raise MismatchError(f"{key.name} must be {words} {bound:g}, not {value:g}")
+            raise MismatchError(f"{key.name} must be {words} {_digits(bound)}, not {_digits(value)}")
 
 
 def _expected(key: Key) -> str:
@@ -177,3 +177,8 @@ def _expected(key: Key) -> str:
 def _shown(raw: Any) -> str:
     text = str(raw)
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def _digits(value: float) -> str:
+    """A whole number with all its digits, however large."""
+    return str(value) if isinstance(value, int) else f"{value:g}"

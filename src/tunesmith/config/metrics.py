@@ -185,7 +185,9 @@ def answers_can_be_found(config: RunConfig) -> Iterator[Fault]:
 
 def functions_exist(config: RunConfig) -> Iterator[Fault]:
     """Files of functions must be there."""
-    for key in ("metrics", "eval_metrics"):
+    for key in ("metrics", "eval_metrics", "reward_funcs"):
+        if config.command not in KEYS[key].commands:
+            continue
         for function in filter(None, map(split_function, getattr(config, key))):
             if not Path(function[0]).expanduser().is_file():
                 yield Fault((key,), f"{key}: there is no file {function[0]}")

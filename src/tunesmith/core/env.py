@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from tunesmith.core.errors import EnvironmentValueError
@@ -147,11 +148,14 @@ def world_size() -> int:
     return int(get("WORLD_SIZE", "1") or 1)
 
 
-def asked_processes() -> int:
-    """Processes that `FORCE_TORCHRUN`, `NNODES` and `NPROC_PER_NODE` ask for; 1 where torchrun has started this one."""
-    if not switch("FORCE_TORCHRUN") or get("WORLD_SIZE"):
-        return 1
-    return whole_number("NNODES", 1, least=1) * whole_number("NPROC_PER_NODE", 1, least=1)
+def local_world_size() -> int:
+    """Number of processes on this machine (`LOCAL_WORLD_SIZE`), 1 when alone."""
+    return int(get("LOCAL_WORLD_SIZE", "1") or 1)
+
+
+def with_values(values: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with some variables changed, for a process that it starts."""
+    return {**os.environ, **values}
 
 
 def expand(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What the machine refuses: a full disk, a folder that cannot be written. Recognised wherever it comes up."""
+"""What the machine refuses: a full disk, a folder that cannot be written, a lost connection; wherever it comes up."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from tunesmith.core import env
 from tunesmith.core.errors import TunesmithError
 
 _FREE = "free some space, or choose a folder on another disk"
@@ -22,6 +23,10 @@ _SAID = {
 }
 _IN_TEXT = re.compile(r"\(os error (\d+)\)")
 """How libraries in Rust write the system's number: safetensors, tokenizers."""
+_LOST = re.compile(
+    r"Connection (?:closed by|reset by) peer|(?:NCCL|Gloo|gloo).*(?:closed|reset|aborted|timed out)", re.I
+)
+"""How torch's backends say that the other end is gone."""
 _TORCH_WRITER = "PytorchStreamWriter failed writing"
 
 
@@ -31,6 +36,10 @@ class MachineError(TunesmithError):
 
 def machine_error(error: BaseException) -> MachineError | None:
     """What the system refused, if that is what an error comes from; None for all others."""
+    if env.world_size() > 1 and _LOST.search(str(error)):
+        return MachineError(
+            "the connection to another process of this run is lost: that one ended, or its machine is gone"
+        )
     found: BaseException | None = error
     while found is not None:
         said = _SAID.get(_number(found) or 0)

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from tunesmith.core import env
 from tunesmith.core.errors import Interrupted, TrainingError, TunesmithError
+from tunesmith.core.machine import machine_error
 
 EVENTS_FILE = "events.jsonl"
 LOCK_FILE = ".run.lock"
@@ -138,7 +139,8 @@ def _lock(handle: BinaryIO, *, shared: bool = False) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """What a reader is told: the message itself where it was written for users, else the kind of error before it."""
-    return str(error) if isinstance(error, TunesmithError) else f"{type(error).__name__}: {error}"
+    known = error if isinstance(error, TunesmithError) else machine_error(error)
+    return str(known) if known else f"{type(error).__name__}: {error}"
 
 
 class Run:
@@ -189,7 +191,7 @@ class Run:
             yield
             if env.rank() == 0:
                 self.emit("finished", command=command)
-        except Interrupted:
+        except (Interrupted, KeyboardInterrupt):
             if self._last != "stopped":  # training notes at which step
                 self.emit("stopped", command=command)
             raise

@@ -9,6 +9,7 @@ import psutil
 import torch
 from torch import nn
 
+from tunesmith.core import env
 from tunesmith.core.log import get_logger
 from tunesmith.models.forward import HiddenForward, MicroBatch
 from tunesmith.models.linear import plain_tensors
@@ -53,14 +54,17 @@ def activation_bytes_per_token(model: nn.Module, forward: HiddenForward) -> floa
 
 
 def available_bytes(device: torch.device) -> int:
-    """Memory that a run may still take on its device: free memory, or what the container allows, whichever is less."""
+    """Memory that a process may still take on its device: free memory, or what the container allows if that is less.
+
+    Processes of one run that compute on the CPU share it evenly.
+    """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = int(psutil.virtual_memory().available)
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     with contextlib.suppress(OSError, ValueError):  # no container, or no limit ("max")
         free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free
+    return free // env.local_world_size()
 
 
 def fitting_tokens(bytes_per_token: float, device: torch.device, reserve: int) -> int:

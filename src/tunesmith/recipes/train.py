@@ -193,8 +193,9 @@ def fit(session: Session) -> None:
     write_atomic(
         session.run.folder / "training_args.yaml", config.replace(micro_batch_tokens=trainer.token_budget).to_yaml()
     )
+    done = 0
     if session.resume:
-        report_resume(session.resume, trainer)
+        done = report_resume(session.resume, trainer)
     else:
         start_over(config)
     check_batches(trainer.args, trainer.train_dataset)
@@ -218,6 +219,9 @@ def fit(session: Session) -> None:
     if hasattr(trainer.train_dataset, "log_accounting"):
         trainer.train_dataset.log_accounting()
     save(session)
+    if session.resume and trainer.state.global_step == done:
+        logger.info("all its steps were made before; raise num_train_epochs or max_steps to train on")
+        return
     metrics = {key: value for key, value in result.metrics.items() if key != "total_flos"}
     if config.include_effective_tokens_per_second:
         metrics["effective_tokens_per_sec"] = trainer.tokens_seen / metrics["train_runtime"]

@@ -112,6 +112,8 @@ def training_arguments(config: RunConfig, *, autocast: str | None) -> Any:
         values["metric_for_best_model"] = "loss"
         values["greater_is_better"] = False
     try:
-        return TrainingArguments(**values)
+        arguments = TrainingArguments(**values)
     except ValueError as error:
         raise TrainingError(f"transformers refuses these keys on this machine: {error}") from error
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # with more, transformers copies the model to all of them in each step
+    return arguments

@@ -40,6 +40,13 @@ _EXACT_KEYS = (
     "cutoff_len",
     "weight_decay",
     "max_grad_norm",
+    "warmup_steps",
+    "warmup_ratio",
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target",
+    "freeze_trainable_layers",
 )
 """Keys whose change makes a resumed run another run; it goes on, but the change is named."""
 
@@ -125,7 +132,7 @@ def plan_memory(
         logger.info("micro-batches: up to %d tokens, as before the stop", budget)
     else:
         budget, is_on = _measure(config, model, forward, prepared)
-    settings = {key: getattr(config, key) for key in _EXACT_KEYS}
+    settings = {key: _as_json(getattr(config, key)) for key in _EXACT_KEYS}
     settings["rows_per_step"] = rows_per_step(config)
     facts = {
         "micro_batch_tokens": budget,
@@ -135,6 +142,11 @@ def plan_memory(
     if known:
         _name_changes(known, {**facts, "data": prepared.train.digest() if prepared.train is not None else None})
     return MemoryPlan(budget, facts)
+
+
+def _as_json(value: Any) -> Any:
+    """As it comes back from the checkpoint's manifest."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _name_changes(known: dict[str, Any], facts: dict[str, Any]) -> None:

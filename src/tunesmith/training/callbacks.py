@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import psutil
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tunesmith.core.log import get_logger
@@ -42,8 +43,6 @@ def metrics_of(logs: dict[str, Any]) -> dict[str, float]:
 
 def memory_gb() -> float:
     """What this process holds in GB: the most so far on its GPU, or without one now in the machine's memory."""
-    import torch
-
     on_gpu = torch.cuda.is_available()
     held = torch.cuda.max_memory_allocated() if on_gpu else psutil.Process().memory_info().rss
     return round(held / 1e9, 3)
@@ -242,6 +241,8 @@ class ProgressBar(TrainerCallback):
 class StopOnSignal(TrainerCallback):
     """SIGTERM and Ctrl-C: finish the step, write a checkpoint, stop. A second signal ends the process at once.
 
+    Of several processes each stops at the step at which one of them does: else they would wait for each other.
+
     Attributes:
         caught: the signal's number, or None.
     """
@@ -271,6 +272,10 @@ class StopOnSignal(TrainerCallback):
         logger.warning("%s: finishing this step, then writing a checkpoint (again to stop at once)", name)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if args.world_size > 1:
+            flag = torch.tensor(self.caught or 0, device=args.device)
+            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+            self.caught = int(flag) or None
         if self.caught is not None:
             control.should_save = True
             control.should_training_stop = True

@@ -7,8 +7,11 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from tunesmith.core.errors import TrainingError
 from tunesmith.core.log import get_logger
@@ -134,6 +137,26 @@ def rotate(output_dir: Path, keep: int | None, protected: str | None) -> None:
     surplus = len(checkpoints) - max(keep, 2 if best and best != checkpoints[-1].name else 1)
     for path in spare[: max(surplus, 0)]:
         shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def fitting(checkpoint: Path) -> Iterator[None]:
+    """Loads something of a checkpoint in its block.
+
+    Raises:
+        TrainingError: it does not fit the model or the optimizer of this run.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        first = (str(error).splitlines() or [""])[0].rstrip(":")
+        raise TrainingError(
+            f"{checkpoint} is of a run with other weights than this one ({type(error).__name__}: {first}); go back to "
+            "its settings (model, finetuning_type, lora_rank, lora_target, optim, ...), or begin anew: another "
+            "output_dir, or overwrite_output_dir: true"
+        ) from error
 
 
 def check_space(output_dir: Path, bytes_each: int, count: int) -> None:

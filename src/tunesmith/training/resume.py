@@ -60,17 +60,19 @@ def start_over(config: RunConfig) -> None:
         (output_dir / name).unlink(missing_ok=True)
 
 
-def report_resume(checkpoint: Path, trainer: Any) -> None:
-    """Says where the run goes on and cuts log lines of steps that will be done again."""
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    step, total = int(state["global_step"]), int(state["max_steps"])
-    logger.info("resuming from %s at step %d of %d", checkpoint, step, total)
-    if step >= total and trainer.args.max_steps <= total:
-        logger.info("all its steps are done; raise num_train_epochs or max_steps to train on")
+def report_resume(checkpoint: Path, trainer: Any) -> int:
+    """Says where the run goes on and cuts log lines of steps that will be done again.
+
+    Returns:
+        The last step that is done.
+    """
+    step = int(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
+    logger.info("resuming from %s, which has made %d steps", checkpoint, step)
     log = Path(trainer.args.output_dir) / TRAINER_LOG
     if log.is_file():
         lines = [line for line in log.read_text(encoding="utf-8").splitlines() if _step_of_line(line) <= step]
         write_atomic(log, "".join(line + "\n" for line in lines))
+    return step
 
 
 def _step_of_line(line: str) -> float:
