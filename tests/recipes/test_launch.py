@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.conftest import make_tiny_llama
 
 from tunesmith.core import env
 from tunesmith.core.errors import EnvironmentValueError
@@ -23,6 +24,16 @@ from tunesmith.recipes import launch
 
 STEPS = 60
 NODES = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
+STAGES: dict[str, dict[str, Any]] = {
+    "packed text": {"stage": "pt", "finetuning_type": "lora", "dataset": "c4_demo", "packing": True},
+    "whole model, head of its own": {"stage": "sft", "finetuning_type": "full", "dataset": "identity"},
+    "reward": {"stage": "rm", "finetuning_type": "lora", "dataset": "dpo_en_demo"},
+    "pairs, kept reference": {"stage": "dpo", "finetuning_type": "freeze", "freeze_trainable_layers": 1,
+                              "dataset": "dpo_en_demo"},
+    "marks": {"stage": "kto", "finetuning_type": "lora", "dataset": "kto_en_demo"},
+    "reinforcement": {"stage": "grpo", "finetuning_type": "lora", "dataset": "alpaca_en_demo",
+                      "reward_funcs": "length:10", "max_new_tokens": 6},
+}  # fmt: skip
 NAMES = ("NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "NPROC_PER_NODE", "WORLD_SIZE", "RDZV_ID")
 
 
@@ -184,3 +195,57 @@ def test_a_mistake_is_told_once(start: Any, tmp_path: Path) -> None:
     code, said = ended(start("bad"))
     assert code == 2
     assert said.count("error:") == 1
+
+
+def commands(model: str, out: Path, per_device: int) -> list[list[str]]:
+    keys = {
+        "model_name_or_path": model, "template": "chatml", "do_train": True, "dataset_dir": Path("data").resolve(),
+        "max_steps": 3, "logging_steps": 1, "learning_rate": 1e-3, "cutoff_len": 64, "max_samples": 20,
+        "per_device_train_batch_size": per_device, "save_strategy": "no",
+    }  # fmt: skip
+    return [
+        ["train", *(f"{key}={value}" for key, value in {**keys, **stage, "output_dir": out / name}.items())]
+        for name, stage in STAGES.items()
+    ]
+
+
+def run_all(words: list[list[str]]) -> None:
+    """What each process does: one command after the other."""
+    from tunesmith.cli.main import main
+
+    for command in words:
+        status = main(command)
+        assert status == 0, command
+
+
+def test_every_stage_learns_what_one_process_learns(
+    tmp_path: Path, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))
+    model = str(tmp_path / "untied")
+    make_tiny_llama(tie_word_embeddings=False).save_pretrained(model)
+    tiny_tokenizer.save_pretrained(model)
+    run_all(commands(model, tmp_path / "one", 4))
+    pair = planned(monkeypatch, {"NPROC_PER_NODE": "2"}, 0)
+    words = json.dumps(commands(model, tmp_path / "two", 2))
+    root = Path(__file__).parents[2]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.recipes.test_launch", words],
+            env=env.with_values(pair.variables(rank) | {"PYTHONPATH": f"{root / 'src'}:{root}"}),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for code, said in [ended(process) for process in processes]:
+        assert code == 0, said[-3000:]
+    for name in STAGES:
+        one, two = losses(tmp_path / "one" / name), losses(tmp_path / "two" / name)
+        assert len(one) == 3, name
+        assert one == pytest.approx(two, rel=1e-5, abs=1e-7), name
+
+
+if __name__ == "__main__":
+    run_all(json.loads(sys.argv[1]))

@@ -107,14 +107,10 @@ class MicroBatch:
 
 
 def base_model_of(model: nn.Module) -> nn.Module:
-    """The transformers model under PEFT and data-parallel wrappers."""
-    while True:
-        if hasattr(model, "get_base_model"):
-            model = model.get_base_model()
-        elif isinstance(getattr(model, "module", None), nn.Module):
-            model = model.module
-        else:
-            return model
+    """The transformers model under PEFT."""
+    while hasattr(model, "get_base_model"):
+        model = model.get_base_model()
+    return model
 
 
 @contextmanager

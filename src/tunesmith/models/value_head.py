@@ -47,9 +47,7 @@ class ValueHead(nn.Module):
 
 
 def value_head_of(model: nn.Module) -> ValueHead | None:
-    """The value head of a model, through data-parallel wrappers; None where it has none."""
-    while not hasattr(model, _NAME) and isinstance(getattr(model, "module", None), nn.Module):
-        model = model.module
+    """The value head of a model; None where it has none."""
     head: ValueHead | None = getattr(model, _NAME, None)
     return head
 

@@ -286,16 +286,3 @@ def line_length(row: Row, parts: Iterable[int] | None = None, *, shares: bool = 
     sequences = _chosen(row, parts)
     total = sum(len(sequence.input_ids) for sequence in sequences)
     return total - common_beginning(*sequences) if shares and len(sequences) == 2 else total
-
-
-def idle_batch(kind: str, reads: str = "targets", parts: Iterable[int] | None = None) -> MicroBatch:
-    """For a process that has no row in a step while others have: a row that counts nothing.
-
-    Args:
-        kind: of example; those of judged answers have two sequences.
-        reads: see `lay_end_to_end`.
-        parts: see `lay_end_to_end`.
-    """
-    second = 2 if kind in ("preference", "feedback") else 0
-    nothing = Row((0, 0, 0, 0), (IGNORE_INDEX, 0, IGNORE_INDEX, 0), -1, weight=0.0, second=second)
-    return lay_end_to_end([nothing], reads, parts)

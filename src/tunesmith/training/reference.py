@@ -41,8 +41,6 @@ class Reference(ABC):
 @contextmanager
 def without_adapter(model: nn.Module) -> Iterator[None]:
     """The base model under a peft adapter, with dropout off; both are as before afterwards."""
-    while not hasattr(model, "disable_adapter") and isinstance(getattr(model, "module", None), nn.Module):
-        model = model.module  # data-parallel wrappers
     peft_model: Any = model
     was_training = model.training
     model.eval()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from tunesmith.models.forward import HiddenForward, MicroBatch
 from tunesmith.models.value_head import load_value_head, save_value_head, value_head_of, without_value_head
 from tunesmith.objectives.base import REFERENCE_LOGPS, LossOutput, Objective, Scored
 from tunesmith.objectives.online import AnswerColumns
-from tunesmith.training.batches import Row, StepRows, collate, idle_batch, micro_batches
+from tunesmith.training.batches import Row, StepRows, collate, micro_batches
 from tunesmith.training.checkpoints import STAGING, fitting, manifest_of, publish, rotate
 from tunesmith.training.optimizers.hooks import OptimizerHooks
+from tunesmith.training.processes import PIECE_MB, start_alike, sum_gradients
 from tunesmith.training.random_state import random_state_kept
 from tunesmith.training.reference import Reference
 from tunesmith.training.reinforce import Read, Reinforcement, measure_rows
@@ -55,6 +57,8 @@ class StepTrainer(OptimizerHooks, Trainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(data_collator=collate, **kwargs)
+        if self.args.world_size > 1:  # placed on its device, and no more: see training/processes.py
+            self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.remove_callback(PrinterCallback)
         self.control: Any = self.control
         self.objective = objective
@@ -71,6 +75,12 @@ class StepTrainer(OptimizerHooks, Trainer):
         self.evaluation_dtype: torch.dtype | None = None  # None: as in training
         self.tokens_seen = 0
         self.trained_tokens_seen = 0
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains as transformers does, from the same weights in all processes."""
+        if self.args.world_size > 1:
+            start_alike(self.model)
+        return super().train(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """A stream that is longer than its window is shuffled within it; everything else is transformers' matter."""
@@ -100,17 +110,6 @@ class StepTrainer(OptimizerHooks, Trainer):
         shares = self.objective.example_kind == "preference" and self.hidden_forward.can_share(self.model)
         batches = micro_batches(step, budget, self.objective.reads, parts, shares=shares)
         return [batch.to(self.args.device) for batch in batches]
-
-    def _shared_batches(self, step: StepRows, parts: tuple[int, ...] | None) -> list[MicroBatch]:
-        """The micro-batches of one process among several: each takes part in a step, also one whose rows were all bad.
-
-        Gradients are averaged over all processes, which wait for each other.
-        """
-        found = self._micro_batches(step, parts)
-        if found or self.args.world_size == 1:
-            return found
-        objective = self.objective
-        return [idle_batch(objective.example_kind, objective.reads, parts).to(self.args.device)]
 
     def _get_num_items_in_batch(self, batch_samples: list[StepRows], device: torch.device) -> torch.Tensor:
         total = sum(step.count(self.objective.item) for step in batch_samples)
@@ -177,21 +176,21 @@ class StepTrainer(OptimizerHooks, Trainer):
             if not len(inputs):
                 return torch.zeros((), device=self.args.device)  # all its rows were left out: nothing to learn
             raise TrainingError(f"no trained token in this step ({self._where(inputs)})")
-        # DDP averages gradients over processes; the sum over all of them is meant.
-        scale = self.args.world_size / n_items
+        scale = 1.0 / n_items
         total = torch.zeros((), device=self.args.device)
         baseline = self._baseline([inputs])
         sums = Sums()
-        batches = self._shared_batches(inputs, self.objective.parts)
+        batches = self._micro_batches(inputs, self.objective.parts)
         for index, batch in enumerate(batches):
-            is_last = index == len(batches) - 1
-            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
-                output = self._loss(model, batch, baseline)
-                if is_last:
-                    self.before_last_backward()
-                self.accelerator.backward(output.loss_sum * scale)
+            output = self._loss(model, batch, baseline)
+            if index == len(batches) - 1:
+                self.before_last_backward()
+            self.accelerator.backward(output.loss_sum * scale)
             total += output.loss_sum.detach() * scale
-            sums.add(output.metrics if inputs.n_trained else {})
+            sums.add(output.metrics)
+        if self.args.world_size > 1:
+            sum_gradients(model, (self.args.ddp_bucket_cap_mb or PIECE_MB) * 2**20)
+            total *= self.args.world_size  # transformers logs the mean of the processes' losses
         if not torch.isfinite(total):
             raise TrainingError(
                 f"the loss is {total.item()} at step {self.state.global_step + 1}. Lower learning_rate, or look at "
@@ -256,7 +255,7 @@ class StepTrainer(OptimizerHooks, Trainer):
         was_training = model.training
         model.eval()
         for step in steps:
-            for batch in self._shared_batches(step, self.objective.baseline_parts):
+            for batch in self._micro_batches(step, self.objective.baseline_parts):
                 with self.compute_loss_context_manager():
                     sums.add({"baseline": self.objective.baseline_sum(self._score(model, batch))})
         model.train(was_training)

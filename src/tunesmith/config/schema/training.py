@@ -12,6 +12,7 @@ from tunesmith.config.schema.key import DATA, MAKING, MODEL, Group, key
 MOST_SEED = 2**32 - 1
 """What numpy takes."""
 _COMPILE = "compiling the model with torch.compile"
+_NO_WRAPPER = "It changes nothing: gradients are summed in one pass, without a wrapper around the model."
 _SHARDED = "sharded training with DeepSpeed or FSDP"
 
 SCHEDULERS = (
@@ -265,10 +266,12 @@ class Processes(Group):
         choices=("nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl"),
         note="One process talks to nobody.",
     )
-    ddp_find_unused_parameters: bool | None = key(None, "Look for weights without a gradient in each step.")
+    ddp_find_unused_parameters: bool | None = key(
+        None, "Look for weights without a gradient in each step.", note=_NO_WRAPPER
+    )
     ddp_bucket_cap_mb: int | None = key(None, "Size of the pieces that gradients are sent in, in MB.", ge=1)
-    ddp_broadcast_buffers: bool | None = key(None, "Send buffers to all processes in each step.")
-    ddp_static_graph: bool | None = key(None, "Promise that every step uses the same weights.")
+    ddp_broadcast_buffers: bool | None = key(None, "Send buffers to all processes in each step.", note=_NO_WRAPPER)
+    ddp_static_graph: bool | None = key(None, "Promise that every step uses the same weights.", note=_NO_WRAPPER)
     deepspeed: dict[str, Any] | str | None = key(
         None, "DeepSpeed settings: a mapping, or a JSON file.", not_yet=_SHARDED
     )
