@@ -213,6 +213,16 @@ def test_data_wants_to_know_what(capsys) -> None:
     assert main(["data"]) == 2
 
 
+def test_runs_list_of_a_folder_that_is_not_there(capsys, tmp_path: Path) -> None:
+    assert main(["runs", "list", "saves"]) == 2
+    assert "runs list: there is no folder saves" in capsys.readouterr().err
+    (tmp_path / "saves").mkdir()
+    assert main(["runs", "list", "saves"]) == 0
+    assert "no run below saves yet" in capsys.readouterr().out
+    assert main(["runs", "list"]) == 0
+    assert "no run below this folder yet" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
