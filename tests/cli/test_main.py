@@ -208,7 +208,35 @@ def test_data_convert_takes_two_files_and_a_layout(recipes: Recorder, capsys) ->
 def test_data_wants_to_know_what(capsys) -> None:
     assert main(["data", "prevew", "run.yaml"]) == 2
     assert "tunesmith data preview" in capsys.readouterr().err
+    assert main(["data", "zzz", "run.yaml"]) == 2
+    assert "there are preview, check, convert, make, dialogue, split" in capsys.readouterr().err
     assert main(["data"]) == 2
+
+
+def test_runs_list_of_a_folder_that_is_not_there(capsys, tmp_path: Path) -> None:
+    assert main(["runs", "list", "saves"]) == 2
+    assert "runs list: there is no folder saves" in capsys.readouterr().err
+    (tmp_path / "saves").mkdir()
+    assert main(["runs", "list", "saves"]) == 0
+    assert "no run below saves yet" in capsys.readouterr().out
+    assert main(["runs", "list"]) == 0
+    assert "no run below this folder yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("RANK", "first", "RANK must be a number from 0 on, not 'first'"),
+        ("TUNESMITH_VERBOSITY", "loud", "TUNESMITH_VERBOSITY must be one of CRITICAL, ERROR, WARNING, INFO, DEBUG"),
+        ("LLAMAFACTORY_VERBOSITY", "1", "LLAMAFACTORY_VERBOSITY must be one of"),
+    ],
+)
+def test_variables_that_every_command_reads(capsys, monkeypatch, variable: str, value: str, said: str) -> None:
+    monkeypatch.setenv(variable, value)
+    assert main(["version"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: the environment variable {said}")
+    monkeypatch.setenv(variable, "")
+    assert main(["version"]) == 0
 
 
 def test_configuration_errors(recipes: Recorder, capsys) -> None:

@@ -182,3 +182,11 @@ def test_adapters(home):
     assert hub.resolve_adapter(str(run / "checkpoint-3")) == run / "checkpoint-3"
     with pytest.raises(ModelError, match="not in the hub cache; hub: not tried"):
         hub.resolve_adapter("owner/adapter")
+
+
+def test_an_adapter_beside_the_one_that_is_named_is_pointed_at(home, tmp_path, monkeypatch):
+    """`saves/mnie` may be a name of the hub; where there is a folder `saves`, it hardly is."""
+    (tmp_path / "saves" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="did you mean saves/mine"):
+        hub.resolve_adapter("saves/mnie")

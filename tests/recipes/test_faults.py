@@ -108,7 +108,7 @@ FILE_FAULTS = [
     ("alpaca.jsonl", OK, "dpo", "needs a chosen and a rejected answer"),
     ("alpaca.jsonl", OK, "kto", "whether the answer is good"),
     ("pairs.jsonl", PAIR, "sft", "pairs of answers"),
-    ("table.xlsx", "x", "sft", "no such file|not known|unknown data set"),
+    ("table.xlsx", "x", "sft", "no ending that says how to read it"),
 ]
 
 

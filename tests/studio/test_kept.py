@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import Any
 
@@ -23,6 +24,13 @@ TYPED = {
     "Data": {"data-cutoff_len": "64"},
     "Train": {"train-file": "configs/mine.yaml"},
 }
+
+SENTENCE = re.compile(r"[A-Za-z]{2,} [a-z]{2,}")
+TEXTS = """place => [...document.querySelector(place).querySelectorAll('*')].filter(node =>
+  node.checkVisibility() && !node.closest('.live, .run-list, #chat-window'))
+  .flatMap(node => [node.placeholder, node.title, node.getAttribute('aria-label'),
+    ...[...node.childNodes].filter(one => one.nodeType === 3).map(one => one.data.trim())]).filter(Boolean)"""
+"""What stands in a tab, what screen readers say included; not the runs, which have names and logs."""
 
 
 def value(tab: Tab, elem: str) -> str:
@@ -77,7 +85,16 @@ def test_a_browser_that_speaks_chinese_sees_the_page_so(browser: Any, studio_url
     page.goto(studio_url)
     page.wait_for_selector("#train-start:has-text('开始')")
     page.wait_for_selector("#train-form label:has-text('学习率')")
+    said = []
+    for name in ("train", "evaluate", "chat", "export", "data", "runs"):
+        page.click(f"#tab-{name}-button")
+        page.wait_for_selector(f"#tab-{name} :is(input, button) >> visible=true")
+        texts = page.evaluate(TEXTS, f"#tab-{name}")
+        assert len(texts) > 5
+        said += [f"{name}: {text}" for text in texts if SENTENCE.search(text)]
+    assert said == []
     page.click("#studio-language label:has-text('English')")
+    page.click("#tab-train-button")
     page.wait_for_selector("#train-start:has-text('Start')")
     page.reload()
     page.wait_for_selector("#train-form label:has-text('Learning rate')")

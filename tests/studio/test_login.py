@@ -58,6 +58,7 @@ def test_the_right_password_opens_the_page_until_it_changes(name: str) -> None:
     assert "HttpOnly" in kept
     assert "samesite=lax" in kept.lower()
     assert browser.get("/").text == "the page"
+    assert browser.get("/login", headers=PERSON).headers["location"] == "/", "a reload after a wrong password"
     cookies = dict(browser.cookies)
     again = client(Login(USERS, SECRET, "ws"))  # the server was started anew
     again.cookies.update(cookies)

@@ -103,6 +103,8 @@ def test_without_a_model(model: Model) -> None:
     assert model.seat.name is None
     with pytest.raises(ModelError, match="press Load first"):
         asyncio.run(answers(model))
+    with model.seat._lock, pytest.raises(ModelError, match="being loaded"):  # somebody pressed it
+        asyncio.run(answers(model))
     model.failing.append("no such folder")
     with pytest.raises(ModelError, match="no such folder"):
         model.seat.load(model.config)

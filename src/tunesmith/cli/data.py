@@ -33,7 +33,7 @@ def main(words: Sequence[str]) -> None:
         return
     if action not in actions:
         near = nearest(action, list(actions))
-        hint = f"did you mean tunesmith data {near}?" if near else "write tunesmith data preview CONFIG, or data check"
+        hint = f"did you mean tunesmith data {near}?" if near else f"there are {', '.join(actions)}"
         raise TunesmithError(f"data does not know {action!r}: {hint}" if action else f"data does what? {hint}")
     actions[action](rest)
 

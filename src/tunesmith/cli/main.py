@@ -79,7 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 2 for what the user can mend; 128 + signal when stopped; 1 for a fault of ours.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    log.setup()
+    try:
+        log.setup()
+    except TunesmithError as error:
+        return _refused(error)
     log.quiet_libraries()
     if not words or words[0] in _HELP_WORDS:
         print(USAGE, end="")

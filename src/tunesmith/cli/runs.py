@@ -62,12 +62,16 @@ def _list(words: list[str]) -> None:
     from tunesmith.core.run_state import find_runs
 
     as_json = take_switch(words, "--json")
-    runs = find_runs(Path(words[0] if words else "."))
+    folder = Path(words[0] if words else ".").expanduser()
+    if not folder.is_dir():
+        raise TunesmithError(f"runs list: there is no folder {folder}")
+    runs = find_runs(folder)
     if as_json:
         print(json.dumps([_as_json(run) for run in runs], ensure_ascii=False))
         return
     if not runs:
-        print("no run below this folder yet: tunesmith train CONFIG, or tunesmith runs queue CONFIG")
+        where = "this folder" if folder == Path() else folder
+        print(f"no run below {where} yet: tunesmith train CONFIG, or tunesmith runs queue CONFIG")
         return
     rows = [("RUN", "STATE", "STEP", "LOSS", "LAST EVENT", "")]
     for run in runs:

@@ -140,17 +140,17 @@ def allows_extra_args() -> bool:
 
 def rank() -> int:
     """This process's rank among all (`RANK`), 0 when alone."""
-    return int(get("RANK", "0") or 0)
+    return whole_number("RANK", 0)
 
 
 def world_size() -> int:
     """Number of processes (`WORLD_SIZE`), 1 when alone."""
-    return int(get("WORLD_SIZE", "1") or 1)
+    return whole_number("WORLD_SIZE", 1, least=1)
 
 
 def local_world_size() -> int:
     """Number of processes on this machine (`LOCAL_WORLD_SIZE`), 1 when alone."""
-    return int(get("LOCAL_WORLD_SIZE", "1") or 1)
+    return whole_number("LOCAL_WORLD_SIZE", 1, least=1)
 
 
 def with_values(values: Mapping[str, str]) -> dict[str, str]:

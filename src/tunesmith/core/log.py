@@ -7,8 +7,11 @@ import sys
 import warnings
 
 from tunesmith.core import env
+from tunesmith.core.errors import EnvironmentValueError
 
 _NAME = "tunesmith"
+_ALIASES = ("WARN", "FATAL", "NOTSET")
+"""Further names of logging for the same."""
 _CHATTY = ("bitsandbytes", "torchao", "torch.utils._pytree")
 """Loggers that speak of faster kernels of other packages and of changes to come, whenever peft is imported."""
 
@@ -35,16 +38,30 @@ class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 def setup() -> None:
-    """Installs the handler once; the level comes from `TUNESMITH_VERBOSITY` or `LLAMAFACTORY_VERBOSITY`."""
+    """Installs the handler once; the level comes from `TUNESMITH_VERBOSITY` or `LLAMAFACTORY_VERBOSITY`.
+
+    Raises:
+        EnvironmentValueError: there is no such level.
+    """
     logger = logging.getLogger(_NAME)
     if not logger.handlers:
         handler = _StderrHandler()
         handler.setFormatter(_Formatter())
         logger.addHandler(handler)
         logger.propagate = False
-    name = (env.get("TUNESMITH_VERBOSITY") or env.get("LLAMAFACTORY_VERBOSITY") or "INFO").upper()
-    level = logging.getLevelNamesMapping().get(name, logging.INFO)
+    level = _level()
     logger.setLevel(level if env.rank() == 0 else max(level, logging.WARNING))
+
+
+def _level() -> int:
+    levels = logging.getLevelNamesMapping()
+    for variable in ("TUNESMITH_VERBOSITY", "LLAMAFACTORY_VERBOSITY"):
+        if name := env.get(variable):
+            if name.upper() not in levels:
+                known = ", ".join(word for word in levels if word not in _ALIASES)
+                raise EnvironmentValueError(f"the environment variable {variable} must be one of {known}, not {name!r}")
+            return levels[name.upper()]
+    return logging.INFO
 
 
 def quiet_libraries() -> None:

@@ -11,6 +11,8 @@ from typing import IO, Any
 from tunesmith.core.errors import DataError, Problem
 
 _CHUNK = 1 << 20
+_MEND = "mend the text there; every row is {...}, rows are parted by commas"
+_CUT_OFF = "it is cut off: get or write it again, or take the last row out and close the list with ]"
 _SPACE = " \t\r\n"
 
 
@@ -59,7 +61,8 @@ class JsonArrayReader:
         try:
             self._buffer = self._buffer[self._drop_consumed() :] + self._decoder.decode(data, final=self._at_end)
         except UnicodeDecodeError as error:
-            raise self._error(f"not UTF-8 text ({error.reason})") from error
+            where = f"{self._file}:{self._line + self._buffer.count(chr(10))}"
+            raise DataError([Problem(f"not UTF-8 text ({error.reason})", where, "save the file as UTF-8")]) from error
         return not self._at_end
 
     def _drop_consumed(self) -> int:
@@ -94,6 +97,8 @@ class JsonArrayReader:
             except json.JSONDecodeError as error:
                 # The buffer may end within a row: it is broken only where the fault lies far before its end.
                 is_cut = error.pos >= len(self._buffer) - _CHUNK or error.msg.startswith("Unterminated string")
+                if self._at_end and error.pos >= len(self._buffer.rstrip()):
+                    raise self._error("the file ends within a row", len(self._buffer), _CUT_OFF) from error
                 if self._at_end or not is_cut:
                     raise self._error(error.msg, error.pos) from error
                 self._fill(size)
@@ -111,11 +116,10 @@ class JsonArrayReader:
         if self._peek():
             raise self._error("text after the closing ]")
 
-    def _error(self, message: str, position: int | None = None) -> DataError:
+    def _error(self, message: str, position: int | None = None, fix: str = _MEND) -> DataError:
         place = self._position if position is None else position
         around = self._buffer[max(place - 30, 0) : place + 30]
         newlines = self._buffer.count("\n", 0, place)
         column = place - self._buffer.rfind("\n", 0, place) if newlines else self._column + place + 1
-        fix = "mend the text there; every row is {...}, rows are parted by commas"
         what = f"broken JSON: {message} at column {column}, near {around!r}"
         return DataError([Problem(what, f"{self._file}:{self._line + newlines}", fix)])

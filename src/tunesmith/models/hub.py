@@ -124,8 +124,9 @@ def resolve_adapter(
     try:
         return found or download.download(name, revision=revision, cache_dir=cache_dir, token=token)
     except ModelError as error:
+        near = f"; {_no_such_path(folder)}" if folder.parent != Path() and folder.parent.is_dir() else ""
         raise ModelError(
-            f"adapter_name_or_path: {name} is no local folder, not in the hub cache; hub: {error}"
+            f"adapter_name_or_path: {name} is no local folder, not in the hub cache; hub: {error}{near}"
         ) from error
 
 

@@ -15,6 +15,7 @@ from tunesmith.studio.asking import conversation_of, noted, reason_shown, says_s
 from tunesmith.studio.controls import generation_controls, sampling_of, values_of
 from tunesmith.studio.kept import fill_untouched
 from tunesmith.studio.seat import Answer, ModelSeat
+from tunesmith.studio.shell import choices_in
 from tunesmith.studio.shown import bubbles
 from tunesmith.studio.words import say
 
@@ -28,6 +29,8 @@ FRAME_SECONDS = 0.05
 """The window is drawn anew this often while an answer grows."""
 DROP_SECONDS = 5.0
 ROLES: tuple[Role, ...] = ("user", "tool")
+_HEIGHT, _HEIGHT_IN_TAB = "max(320px, calc(100vh - 270px))", "max(260px, calc(100vh - 450px))"
+"""Of a window: the box below it is in sight, too."""
 TOOLS_HINT = '[{"name": "weather", "description": "...", "parameters": {"type": "object", "properties": {...}}}]'
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 THINKING = {"auto": None, "on": True, "off": False}
@@ -112,7 +115,7 @@ class _Builder:
         self._connect()
         return Chat(self.windows, self.box, self.status, self.states)
 
-    def _said(self, part: Any, **keys: str) -> Any:
+    def _said(self, part: Any, **keys: Any) -> Any:
         """Gives a component its texts, which follow the language where there is a choice."""
         if self.studio:
             return self.studio.worded(part, **keys)
@@ -145,7 +148,7 @@ class _Builder:
     def _window(self, suffix: str) -> None:
         window = gr.Chatbot(
             show_label=False,
-            height="max(320px, calc(100vh - 270px))",
+            height=_HEIGHT_IN_TAB if self.studio else _HEIGHT,
             buttons=["copy", "copy_all"],
             layout="bubble",
             allow_file_downloads=False,
@@ -157,15 +160,9 @@ class _Builder:
 
     def _radio(self, name: str, values: Sequence[str], **facts: Any) -> gr.Radio:
         """A choice whose words follow the language, too."""
-
-        def choices(language: str) -> list[tuple[str, str]]:
-            return [(say(f"chat.{value}", language), value) for value in values]
-
-        radio = gr.Radio(choices("en"), value=values[0], elem_id=f"chat-{name}", **facts)
+        radio = gr.Radio(choices_in("chat", values), value=values[0], elem_id=f"chat-{name}", **facts)
         if self.studio:
-            self.studio.language.change(
-                lambda language: gr.update(choices=choices(language)), self.language, radio, **_PRIVATE
-            )
+            return self.studio.worded(radio, choices=("chat", values), label=f"chat.{name}")
         return self._said(radio, label=f"chat.{name}")
 
     def _beside(self) -> None:
@@ -176,7 +173,7 @@ class _Builder:
                 show_label=False, label="Tools", lines=5, max_lines=16, placeholder=TOOLS_HINT, elem_id="chat-tools"
             )
         with self._said(gr.Accordion(open=True), label="chat.generation"):
-            self.controls = generation_controls(self.seat.defaults)
+            self.controls = generation_controls(self.seat.defaults, self._said)
 
     def _connect(self) -> None:
         asked = [self.language, self.role, self.system, self.tools, self.thinking, *self.states, *self.controls]
@@ -200,7 +197,7 @@ class _Builder:
         self.unload.click(self._unload, self.language, facts, **_PRIVATE)
         self._fill(self.page.load(self._settings, self.language, settings, **_PRIVATE))
         if self.studio:
-            self.studio.language.change(self._facts, self.language, facts, **_PRIVATE)
+            self.studio.follow_language(self._facts, [self.language], facts)
         self.page.unload(self._stop)
 
     def _fill(self, event: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,20 +22,29 @@ _NUMBERS: dict[str, tuple[float, float | None, float]] = {
     "seed": (0, None, 1),
 }
 """Key -> least, most, step."""
+_EMPTY = {"seed": "chat.by_chance"}
+"""What an emptied field means, where it is not the default."""
 CONTROLLED = (*_NUMBERS, "stop")
 """Keys that have a control."""
 
 
-def generation_controls(sampling: SamplingParams) -> list[Component]:
-    """One control a key, two beside each other, with the values of `sampling`."""
+def generation_controls(sampling: SamplingParams, worded: Callable[..., Any]) -> list[Component]:
+    """One control a key, two beside each other, with the values of `sampling`.
+
+    Args:
+        sampling: what they begin with.
+        worded: gives a component its texts.
+    """
     now = dict(zip(CONTROLLED, values_of(sampling), strict=True))
     controls: list[Component] = []
     names = list(_NUMBERS)
     for pair in zip(names[::2], names[1::2], strict=True):
         with gr.Row():
-            controls += [_number(name, now[name]) for name in pair]
-    stop = gr.Textbox(now["stop"], label="stop", placeholder="one text a line", elem_id="chat-stop-texts")
-    return [*controls, stop]
+            controls += [
+                worded(_number(name, now[name]), placeholder=_EMPTY.get(name, "chat.default")) for name in pair
+            ]
+    stop = gr.Textbox(now["stop"], label="stop", elem_id="chat-stop-texts")
+    return [*controls, worded(stop, placeholder="chat.one_a_line")]
 
 
 def _number(name: str, value: float | None) -> Component:
@@ -47,7 +56,6 @@ def _number(name: str, value: float | None) -> Component:
         maximum=most,
         step=step,
         precision=0 if step == 1 else None,
-        placeholder="by chance",  # what an empty seed means
         min_width=100,
         elem_id=f"chat-{name}",
     )

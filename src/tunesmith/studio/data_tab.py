@@ -79,7 +79,8 @@ def _looking(studio: Studio) -> None:
         for name, button in buttons.items():
             button.variant = "primary" if name == "show" else "secondary"
             studio.worded(button, value=f"data.{name}")
-    shown = gr.HTML(page_part(note(say("data.nothing_yet"), "quiet")), elem_id="data-shown", padding=False)
+    studio.markdown("data.nothing_yet", elem_classes="ts-quiet")
+    shown = gr.HTML(elem_id="data-shown", padding=False)
     _connect(studio, buttons, [more, model, template, stage, cutoff, folder, dataset], first, count, shown)
 
 

@@ -19,8 +19,7 @@ from tunesmith.studio.key_fields import key_field, key_fields
 from tunesmith.studio.key_form import advanced_form, clean, for_command
 from tunesmith.studio.model_choice import MODEL_KEYS, ModelChoice, lay_style, model_choice
 from tunesmith.studio.results_shown import numbers_page, read_results, samples_page
-from tunesmith.studio.shell import PRIVATE, Studio, told
-from tunesmith.studio.words import say
+from tunesmith.studio.shell import PRIVATE, Studio, choices_in, told
 
 COMMANDS = ("predict", "eval")
 _DATA = {"cutoff_len": 1024, "max_samples": 100, "per_device_eval_batch_size": 4, "max_new_tokens": 512}
@@ -55,8 +54,8 @@ def evaluate_tab(studio: Studio) -> None:
 def _form(studio: Studio) -> _Form:
     with gr.Row(elem_classes="ts-fields"):
         model = model_choice(studio, "evaluate")
-    what = gr.Radio([(say(f"evaluate.{name}"), name) for name in KINDS], value="data", elem_id="evaluate-what")
-    studio.worded(what, label="evaluate.what")
+    what = gr.Radio(choices_in("evaluate", list(KINDS)), value="data", elem_id="evaluate-what")
+    studio.worded(what, choices=("evaluate", list(KINDS)), label="evaluate.what")
     with gr.Group() as data:
         with gr.Row(elem_classes="ts-fields"):
             folder, dataset = dataset_choice(studio, "evaluate", several=True)
@@ -79,11 +78,7 @@ def _form(studio: Studio) -> _Form:
     def toggled(chosen: str) -> list[Any]:
         return [*(gr.update(visible=chosen == name) for name in KINDS), for_command(more, KINDS[chosen][0])]
 
-    def worded(language: str) -> Any:
-        return gr.update(choices=[(say(f"evaluate.{name}", language), name) for name in KINDS])
-
     what.change(toggled, what, [data, task, more], **PRIVATE)
-    studio.language.change(worded, studio.language, what, **PRIVATE)
     return _Form(model, what, fields, more, start)
 
 

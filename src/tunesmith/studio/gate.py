@@ -109,16 +109,19 @@ class PageGate:
         if scope["type"] == "http" and path == _LOGIN and scope["method"] == "POST":
             return await self._entered(login, scope, headers, receive)
         if path == _LOGOUT:
-            answer: Response = RedirectResponse(self._settings.root_path + "/", HTTPStatus.SEE_OTHER, headers=_HEADERS)
+            answer = self._to_page()
             answer.delete_cookie(login.cookie)
             return answer
         if login.knows(cookie_parser(headers.get("cookie", "")).get(login.cookie, "")):
-            return None
+            return self._to_page() if path == _LOGIN else None
         if "text/html" not in headers.get("accept", ""):
             return PlainTextResponse(
                 "this page asks for a name and a password", HTTPStatus.UNAUTHORIZED, headers=_HEADERS
             )
         return self._question()
+
+    def _to_page(self) -> Response:
+        return RedirectResponse(self._settings.root_path + "/", HTTPStatus.SEE_OTHER, headers=_HEADERS)
 
     def _question(self, *, was_wrong: bool = False) -> Response:
         text = login_page(self._settings.root_path + _LOGIN, was_wrong=was_wrong)
@@ -135,7 +138,7 @@ class PageGate:
             return PlainTextResponse("this name and password do not belong together", 400, headers=_HEADERS)
         answer: Response = JSONResponse({"success": True}, headers=_HEADERS)  # as scripts know it of Gradio
         if is_person:
-            answer = RedirectResponse(self._settings.root_path + "/", HTTPStatus.SEE_OTHER, headers=_HEADERS)
+            answer = self._to_page()
         safe = _is_safe(scope, headers)
         answer.set_cookie(login.cookie, login.value_for(name), SECONDS, httponly=True, samesite="lax", secure=safe)
         return answer

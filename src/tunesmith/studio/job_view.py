@@ -135,7 +135,7 @@ def _connect(view: JobView) -> None:
 
     view.timer.tick(told(view.ticked), given, view.parts, **PRIVATE)
     view.chooser.input(told(view.shown), given, view.parts, **PRIVATE)
-    studio.language.change(told(view.shown), given, view.parts, **PRIVATE)
+    studio.follow_language(told(view.shown), given, view.parts)
     studio.page.load(told(view.shown), given, view.parts, **PRIVATE)
     view.stop.click(acting(stop), given, view.parts, **PRIVATE)
     view.resume.click(acting(lambda state: resume(state, Path())), given, view.parts, **PRIVATE)

@@ -56,8 +56,8 @@ def follow_run(studio: Studio, view: gr.HTML, buttons: Mapping[str, gr.Button], 
         return [*(gr.update(interactive=getattr(found, name)) for name in buttons), found.why]
 
     given, shown = [view, studio.language], [*buttons.values(), why]
-    for happens in (view.tick, studio.language.change):
-        happens(told(stand), given, shown, **PRIVATE)
+    view.tick(told(stand), given, shown, **PRIVATE)
+    studio.follow_language(told(stand), given, shown)
 
 
 def run_list(studio: Studio, elem_id: str) -> gr.HTML:

@@ -20,7 +20,7 @@ from tunesmith.studio.job_view import JobView, job_view, starters
 from tunesmith.studio.key_fields import key_fields
 from tunesmith.studio.key_form import advanced_form, clean, for_command
 from tunesmith.studio.markup import note, page_part, table, tag
-from tunesmith.studio.shell import PRIVATE, Studio, told
+from tunesmith.studio.shell import PRIVATE, Studio, choices_in, told
 from tunesmith.studio.words import say
 from tunesmith.studio.workspace import Workspace
 from tunesmith.synthesis.output import RESULTS
@@ -106,8 +106,8 @@ def making_view(studio: Studio) -> None:
 
 
 def _form(studio: Studio) -> _Form:
-    what = gr.Radio([(say(f"data.{name}"), name) for name in COMMANDS], value="questions", elem_id="make-what")
-    studio.worded(what, label="data.what")
+    what = gr.Radio(choices_in("data", list(COMMANDS)), value="questions", elem_id="make-what")
+    studio.worded(what, choices=("data", list(COMMANDS)), label="data.what")
     fields = key_fields(studio, _FIRST, "make", output_dir=_OUTPUT)
     with gr.Group(visible=False) as speech:
         fields |= key_fields(studio, _ROLES, "make")
@@ -123,11 +123,7 @@ def _form(studio: Studio) -> _Form:
         is_speech = chosen == "speech"
         return [gr.update(visible=is_speech), gr.update(visible=not is_speech), for_command(more, COMMANDS[chosen])]
 
-    def worded(language: str) -> Any:
-        return gr.update(choices=[(say(f"data.{name}", language), name) for name in COMMANDS])
-
     what.change(toggled, what, [speech, entries, more], **PRIVATE)
-    studio.language.change(worded, studio.language, what, **PRIVATE)
     return _Form(what, fields, more, start, preview, cost, command)
 
 

@@ -45,6 +45,7 @@ _CSS = """
   outline: 2px solid var(--color-accent) !important; outline-offset: 1px; }
 .block label > span, .block span[data-testid=block-info] { overflow-wrap: anywhere; }
 footer { display: none !important; }
+.toast-wrap { top: auto !important; bottom: 16px; max-height: 60vh; overflow-y: auto; } /* not over buttons */
 """
 _COLORS = {
     "button_primary_background_fill": "*primary_600",

@@ -36,7 +36,7 @@ class _Builder:
             self.to_form = self._button("to_form")
             self.compare = self._button("compare", variant="primary")
         why = gr.Markdown("&nbsp;", elem_id="runs-why", elem_classes="chat-note")
-        self.said = gr.Markdown("&nbsp;", elem_id="runs-said")
+        self.said = gr.Markdown("", elem_id="runs-said")
         with self.studio.worded(gr.Accordion(open=False, elem_id="runs-clone"), label="runs.clone"):
             with gr.Row():
                 self.output = self.studio.worded(gr.Textbox(elem_id="runs-output", max_lines=1), label="runs.output")

@@ -245,6 +245,8 @@ class ModelSeat:
             TunesmithError: nothing is loaded, the conversation cannot be written, or it does not fit.
         """
         if not self._voices:
+            if self._lock.locked():
+                raise ModelError("the model is being loaded; send it again when it is there")
             raise ModelError("no model is loaded; press Load first")
         loaded = self._voices[place]
         began = time.monotonic()

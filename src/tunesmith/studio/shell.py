@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -21,6 +21,8 @@ from tunesmith.studio.workspace import Workspace
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """For every event of a page: no entry in a public list of functions, nothing grey over the outputs."""
 _Made = TypeVar("_Made")
+Wording = Callable[[str], dict[str, Any]]
+"""Language -> the properties of a component that hold words."""
 _logger = get_logger(__name__)
 
 
@@ -35,33 +37,45 @@ class Studio:
         parts: worded components and their texts; filled by `worded`.
         train_form: the form of the tab Train, for tabs that fill it; that tab sets it.
         forms: every form of keys; `key_form` adds it.
+        hearers: what is done when another language is chosen; filled by `follow_language`.
         lookouts: fields that say which run is looked at: the page chooses them anew when it is opened.
     """
 
     page: gr.Blocks
     workspace: Workspace
     language: gr.Radio
-    parts: list[tuple[Any, dict[str, str]]] = field(default_factory=list)
+    parts: list[tuple[Any, Wording]] = field(default_factory=list)
     train_form: Any = None
     forms: list[Any] = field(default_factory=list)
     lookouts: list[Any] = field(default_factory=list)
+    hearers: list[tuple[Callable[..., Any], list[Any], list[Any]]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
         """Tells this page from others that the browser keeps fields of."""
         return f"studio:{self.workspace.root}"
 
-    def worded(self, part: _Made, **keys: str) -> _Made:
+    def worded(self, part: _Made, *, choices: tuple[str, Sequence[str]] | None = None, **keys: str) -> _Made:
         """Gives a component its texts, now and whenever the language is switched.
 
         Args:
             part: component, tab or accordion.
+            choices: of a Radio: values, and what stands before them in the table of words.
             **keys: property (`label`, `info`, `value`, `placeholder`) -> key of the table of words.
         """
-        self.parts.append((part, keys))
-        for name, key in keys.items():
-            setattr(part, name, say(key))
+
+        def wording(language: str) -> dict[str, Any]:
+            texts: dict[str, Any] = {name: say(key, language) for name, key in keys.items()}
+            return texts | ({"choices": choices_in(*choices, language)} if choices else {})
+
+        self.parts.append((part, wording))
+        for name, text in wording("en").items():
+            setattr(part, name, text)
         return part
+
+    def follow_language(self, act: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
+        """Calls `act` whenever another language is chosen, once the page's own words are switched."""
+        self.hearers.append((act, inputs, outputs))
 
     def markdown(self, key: str, **facts: Any) -> gr.Markdown:
         """A text of the table as Markdown."""
@@ -99,12 +113,19 @@ class Studio:
         parts = [part for part, _ in self.parts]
 
         def switch(language: str) -> list[Any]:
-            return [gr.update(**{name: say(key, language) for name, key in keys.items()}) for _, keys in self.parts]
+            return [gr.update(**wording(language)) for _, wording in self.parts]
 
-        self.language.change(switch, self.language, parts, **PRIVATE)
         speak = "(language) => window.tunesmithWords.speak(language)"
         self.language.change(None, self.language, None, js=speak, **PRIVATE)
+        self.language.change(switch, self.language, parts, **PRIVATE)
+        for act, inputs, outputs in self.hearers:
+            self.language.change(act, inputs, outputs, **PRIVATE)
         keep_fields(self.page, self.name, self.forms, self.lookouts)
+
+
+def choices_in(prefix: str, values: Sequence[str], language: str = "en") -> list[tuple[str, str]]:
+    """The choices of a Radio: word and value."""
+    return [(say(f"{prefix}.{value}", language), value) for value in values]
 
 
 def run_folders(workspace: Workspace, *, checkpoints: bool = True) -> list[str]:
@@ -148,7 +169,8 @@ def shown_error(error: Exception, language: str = "en") -> gr.Error:
     else:
         _logger.error("the page failed", exc_info=error)
         text = say("shell.fault", language)
-    body = html.escape(text).replace("\n", "<br>")
+    lines = [line.rstrip() for line in html.escape(text).split("\n")]
+    body = "<br>".join("&nbsp;" * (len(line) - len(line.lstrip())) + line.lstrip() for line in lines)
     return gr.Error(body, duration=None, title=say("shell.refused", language), print_exception=False)
 
 

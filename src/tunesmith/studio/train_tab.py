@@ -60,7 +60,7 @@ class _Builder:
             self.start = self._button("start", variant="primary")
             self.check = self._button("check")
             self.preview = self._button("preview")
-        self.said = gr.Markdown(NOTHING, elem_id="train-said")
+        self.said = gr.Markdown("", elem_id="train-said")
 
     def _shown(self) -> None:
         runs = run_folders(self.workspace, checkpoints=False)
@@ -127,7 +127,7 @@ class _Builder:
         said = start.with_output(clean(value))
         config_text = to_yaml(said)
         shown = gr.update(value=start.command_of(said), visible=True)
-        return shown, gr.update(value=config_text, visible=True), gr.update(visible=True), NOTHING
+        return shown, gr.update(value=config_text, visible=True), gr.update(visible=True), ""
 
     def _take(self, text: str, language: str) -> Any:
         return read_yaml(text or "", "YAML"), say("train.taken", language)

@@ -67,7 +67,7 @@ def report_resume(checkpoint: Path, trainer: Any) -> int:
         The last step that is done.
     """
     step = int(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
-    logger.info("resuming from %s, which has made %d steps", checkpoint, step)
+    logger.info("resuming from %s at step %d", checkpoint, step)
     log = Path(trainer.args.output_dir) / TRAINER_LOG
     if log.is_file():
         lines = [line for line in log.read_text(encoding="utf-8").splitlines() if _step_of_line(line) <= step]

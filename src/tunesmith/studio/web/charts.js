@@ -34,9 +34,13 @@ window.tunesmithCharts = (node) => {
     const span = high - low || 1;
     const rough = span / count;
     const power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 5, 10].map((one) => one * power).find((one) => one >= rough) || rough;
-    const found = [];
-    for (let at = Math.ceil(low / step) * step; at <= high + step * 1e-6 && found.length < 12; at += step) found.push(Number(at.toPrecision(12)));
+    const steps = [10, 5, 2, 1, 0.5, 0.2].map((one) => one * power);
+    let found = [];
+    for (const step of steps.slice(steps.findLastIndex((one) => one >= rough))) {
+      found = [];
+      for (let at = Math.ceil(low / step) * step; at <= high + step * 1e-6 && found.length < 12; at += step) found.push(Number(at.toPrecision(12)));
+      if (found.length > 1) break; // one mark alone says nothing of the scale
+    }
     return found;
   };
   // Exponential mean with the bias of its start taken out, so that the first points are not pulled to 0.

@@ -101,9 +101,10 @@ window.tunesmithForm = (element, props, trigger, watch, server) => {
 
   const adder = (name, known, input, id) => {
     const choices = () => [...new Set([...known.choices, ...suggested(name)])];
-    const select = make("select", { class: "adder", "aria-label": `${word("add")} ${name}`, id: `${id}-add` });
+    const select = make("select", { class: "adder", id: `${id}-add` });
     const refill = () => {
       select.hidden = choices().length === 0;
+      select.setAttribute("aria-label", `${word("add")} ${name}`);
       select.replaceChildren(make("option", { value: "" }, `+ ${word("add")}`), ...choices().map((one) => make("option", { value: one }, one)));
     };
     select.addEventListener("change", () => {
@@ -121,7 +122,7 @@ window.tunesmithForm = (element, props, trigger, watch, server) => {
     const known = keys[name];
     const id = `${props.name}-key-${name}`;
     const node = control(name, known, id);
-    const reset = make("button", { type: "button", class: "reset", title: word("reset"), "aria-label": `${word("reset")} ${name}`, onclick: () => { set(name, ""); fill(field); node.focus(); } }, "×");
+    const reset = make("button", { type: "button", class: "reset", onclick: () => { set(name, ""); fill(field); node.focus(); } }, "×");
     const title = make("label", { for: id });
     const help = make("div", { class: "help", id: `${id}-help` });
     const line = make("div", { class: "line" }, node);
@@ -145,8 +146,10 @@ window.tunesmithForm = (element, props, trigger, watch, server) => {
     return box;
   };
 
-  const say = ({ title, help, known, name, node, refresh }) => {
+  const say = ({ title, help, known, name, node, reset, refresh }) => {
     refresh();
+    reset.title = word("reset");
+    reset.setAttribute("aria-label", `${word("reset")} ${name}`);
     const label = known.label ? known.label[language()] : name;
     title.replaceChildren(label, ...(known.label ? [make("code", {}, name)] : []));
     help.textContent = known.help[language()];
