@@ -130,3 +130,17 @@ def test_behind_a_proxy_the_form_goes_where_the_page_is() -> None:
     browser = client(Login(USERS, SECRET, "ws"), root_path="/studio")
     assert 'action="/studio/login"' in browser.get("/", headers=PERSON).text
     assert enter(browser, "ann", "secret-1", **PERSON).headers["location"] == "/studio/"
+
+
+def test_whether_a_page_is_there_is_said_without_making_it() -> None:
+    """Gradio waits three seconds for this answer when it starts; on a busy machine the page takes longer."""
+
+    async def making(*_: Any) -> None:
+        raise AssertionError("the page was made")
+
+    asked = TestClient(PageGate(making, PageSettings()), base_url="http://localhost")
+    assert asked.head("/").status_code == 200
+    with pytest.raises(AssertionError, match="was made"):
+        asked.get("/")
+    assert TestClient(PageGate(making, PageSettings()), base_url="http://elsewhere.org").head("/").status_code == 403
+    assert client(Login(USERS, SECRET, "page")).head("/").status_code == 401

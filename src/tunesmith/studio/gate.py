@@ -36,6 +36,8 @@ class PageGate:
 
     Without a password the page answers to this machine's own names only, so that a web page elsewhere that gives its
     name this machine's address gets nothing (DNS rebinding). What changes anything must come from the page itself.
+    Whether the page is there (HEAD) is said without making it, which takes seconds on a busy machine: Gradio asks when it
+    starts, waits for three, and would give up.
 
     Args:
         app: what stands behind.
@@ -58,6 +60,8 @@ class PageGate:
         answer = self._refusal(scope, headers) or self._entrance(scope, headers)
         if answer is None and self._login is not None:
             answer = await self._asked(self._login, scope, headers, receive)
+        if answer is None and scope["type"] == "http" and scope["method"] == "HEAD" and scope["path"] == "/":
+            answer = Response(media_type="text/html", headers=_HEADERS)
         if answer is not None:
             if scope["type"] == "http":
                 await answer(scope, receive, send)
