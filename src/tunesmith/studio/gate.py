@@ -36,8 +36,8 @@ class PageGate:
 
     Without a password the page answers to this machine's own names only, so that a web page elsewhere that gives its
     name this machine's address gets nothing (DNS rebinding). What changes anything must come from the page itself.
-    Whether the page is there (HEAD) is said without making it, which takes seconds on a busy machine: Gradio asks when it
-    starts, waits for three, and would give up.
+    Whether the page is there (HEAD) is said without making it, which takes seconds on a busy machine: Gradio asks when
+    it starts, waits for three, and would give up.
 
     Args:
         app: what stands behind.
