@@ -100,8 +100,8 @@ def test_a_file_of_someone_else_is_not_written_over(configure: Any) -> None:
         infer.run(configure(save_name="mine.jsonl"))
     assert Path("mine.jsonl").read_text() == '{"a": 1}\n'
     Path("folder").mkdir()
-    with pytest.raises(DataError, match="is a folder"):
-        infer.run(configure(save_name="folder"))
+    with pytest.raises(ConfigError, match="save_name: folder is a folder"):
+        configure(save_name="folder")
 
 
 def test_other_settings_keep_the_old_answers_aside(configure: Any) -> None:

@@ -83,8 +83,6 @@ def _check_free(file: Path) -> None:
     Raises:
         DataError: there is such a file.
     """
-    if file.is_dir():
-        raise DataError([Problem(f"{file} is a folder", "save_name", "name a file, such as answers.jsonl")])
     if file.exists() and file.stat().st_size and not state_file(file).exists():
         fix = "name another file, or move that one away"
         raise DataError([Problem(f"{file} is there already and is not of this command", "save_name", fix)])
