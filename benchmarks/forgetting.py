@@ -2,7 +2,7 @@
 
 Half of the null runs are short LoRA runs, each with its own seed; the other half are random steps, weight for
 weight as long as such a run's. None of them should be flagged; the run that over-fits should. Ordinary and harsh runs
-are shown. Writes results/forgetting.json after every run.
+are shown. Writes results/forgetting.json after every run; what stands there already is not run again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,15 @@ def config_of(folder: Path | None = None) -> Any:
 def probe(folder: Path | None = None, change: Callable[[Any], None] = lambda model: None) -> Scores:
     """Scores of the base, of an adapter on it, or of the base after a change of its weights."""
     from tunesmith.evaluation.probe_items import ask_probe, load_probe
-    from tunesmith.inference.opening import open_engine
+    from tunesmith.inference.opening import open_model
+    from tunesmith.models.load import load_model
     from tunesmith.models.tokenizer import load_tokenizer
 
     config = config_of(folder)
     tokenizer = load_tokenizer(config)
-    opened = open_engine(config, tokenizer, batch_size=config.batch_size)
-    change(opened.model)
+    model = load_model(config, tokenizer, trainable=False)
+    change(model)  # before it is opened: an engine packs weights, and would not see it
+    opened = open_model(config, batch_size=config.batch_size, model=model, tokenizer=tokenizer)
     return {score.id: score for score in ask_probe(opened.engine, tokenizer, load_probe())}
 
 
@@ -91,6 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nulls", type=int, default=20)
     parser.add_argument("--steps", type=int, default=None, help="instead of those of each run")
+    parser.add_argument("--adapters", type=Path, default=None, help="folder that keeps them; default: none does")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "forgetting.json")
     args = parser.parse_args()
     from tunesmith.evaluation.forgetting import FORGOTTEN, judge
@@ -100,7 +104,8 @@ def main() -> None:
     before = probe()
     seconds = time.perf_counter() - started
     print(f"the probe takes {seconds:.1f} s a model", flush=True)
-    found: dict[str, Any] = {}
+    known = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {"runs": {}}
+    found: dict[str, Any] = known["runs"]
 
     def note(name: str, after: Scores) -> None:
         verdict = judge(before, after)
@@ -114,14 +119,16 @@ def main() -> None:
                    for kind in ("null", "ordinary", "harsh", "overfit")}  # fmt: skip
         counts = {kind: sum(n.startswith(kind) for n in found) for kind in flagged}
         result = {
-            "model": MODEL, "probe_seconds": round(seconds, 1), "counts": counts, "flagged": flagged, "runs": found,
+            "model": MODEL, "counts": counts, "flagged": flagged, "runs": found,
         }  # fmt: skip
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
     short = {} if args.steps is None else {"max_steps": args.steps}
-    with tempfile.TemporaryDirectory() as place:
+    with nullcontext(args.adapters) if args.adapters else tempfile.TemporaryDirectory() as place:
 
         def look_at(name: str) -> None:
+            if name in found:
+                return
             folder = Path(place) / name.replace(", ", "-").replace(" ", "-")
             train(folder, 1, RUNS[name] | short)
             note(name, probe(folder))
@@ -129,10 +136,16 @@ def main() -> None:
         overfit, *others = RUNS
         look_at(overfit)
         for seed in range(args.nulls // 2):
+            names = f"null, run {seed}", f"null, random step {seed}"
             folder = Path(place) / f"null-{seed}"
-            train(folder, seed, NULL | short)
-            note(f"null, run {seed}", probe(folder))
-            note(f"null, random step {seed}", probe(None, random_step(folder, seed)))
+            if any(name not in found for name in names) and not (folder / "adapter_model.safetensors").is_file():
+                train(folder, seed, NULL | short)
+            if names[0] not in found:
+                note(names[0], probe(folder))
+            if names[1] not in found:
+                after = probe(None, random_step(folder, seed))
+                assert any(after[key] != before[key] for key in before), "the step reached the model that is asked"
+                note(names[1], after)
         for name in others:
             look_at(name)
 
