@@ -186,13 +186,13 @@ def test_what_cannot_be_done_is_said(page: List, root: Path) -> None:
     with ended.working("train"):
         (ended.folder / QUEUED_CONFIG).write_text((root / "base.yaml").read_text())
     page.until_state("ended", "finished")
-    page.page.click("#runs-stop")
-    refused("Choose one run")
+    assert page.page.locator("#runs-stop").is_disabled()
+    page.page.wait_for_selector("#runs-why:has-text('No run is chosen')")
     page.page.click("#runs-compare")
     refused("Choose two runs or more")
     page.choose("ended")
-    page.page.click("#runs-stop")
-    refused("nothing to stop")
+    page.page.wait_for_selector("#runs-why:has-text('finished')")
+    assert page.page.locator("#runs-stop").is_disabled()
     page.page.click("#runs-clone button")
     for output, changes, words in (
         ("saves/x", "learning_rate", "write key=value"),
