@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from tests.serving.conftest import wait_until
 from tests.studio.conftest import Tab
 
 from tunesmith.core.errors import ModelError, TunesmithError
@@ -78,7 +79,7 @@ def test_different_bases_are_loaded_twice(tiny_workspace: Workspace, seat: Model
     assert len(seat.names) == 2
     assert not seat.shares_base
     assert len(answered(seat)) == 2
-    assert seat.n_running == 0
+    wait_until(lambda: seat.n_running == 0)
 
 
 def test_what_is_loaded(tiny_workspace: Workspace) -> None:
