@@ -62,11 +62,16 @@ def _written(place: object, what: str, fix: str) -> str:
     return f"{place}: {what}\n  {fix}" if place else f"{what}\n  {fix}"
 
 
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the innermost folder around it that is there."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
 def why_not_writable(path: Path) -> str | None:
     """Why nothing can be written at a path, a folder or file that is there or to be made; None: it can."""
-    there = path
-    while not there.exists() and there != there.parent:
-        there = there.parent
+    there = nearest_existing(path)
     if there != path and not there.is_dir():
         return f"{there} is a file, not a folder"
     return None if os.access(there, os.W_OK) else f"{there} cannot be written to"

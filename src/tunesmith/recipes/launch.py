@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from tunesmith.config.schema import RunConfig
 from tunesmith.core import env
 from tunesmith.core.errors import EnvironmentValueError, TunesmithError
 from tunesmith.core.log import get_logger
+from tunesmith.core.net import listen_on
 from tunesmith.core.runs import Run
 from tunesmith.recipes.queue import PROGRAM
 
@@ -34,6 +34,7 @@ logger = get_logger(__name__)
 
 GRACE = 10.0
 """Seconds in which the first process may say itself why it ends when another one has ended with an error."""
+_HERE = "127.0.0.1"
 _POLL = 0.1
 _PR_SET_PDEATHSIG = 1
 _N_LINES = 20
@@ -119,7 +120,7 @@ def plan(config: RunConfig, words: Sequence[str]) -> Plan | None:
     if nodes * local == 1:
         return None
     if nodes == 1:
-        return Plan(local, 1, 0, env.get("MASTER_ADDR") or "127.0.0.1", env.whole_number("MASTER_PORT", _free_port()))
+        return Plan(local, 1, 0, env.get("MASTER_ADDR") or _HERE, env.whole_number("MASTER_PORT", 0) or _free_port())
     return Plan(local, nodes, *_meeting_place(nodes))
 
 
@@ -143,8 +144,7 @@ def _meeting_place(nodes: int) -> tuple[int, str, int]:
 
 
 def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+    with listen_on(_HERE, 0) as listener:
         return int(listener.getsockname()[1])
 
 

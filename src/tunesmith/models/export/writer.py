@@ -14,6 +14,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from tunesmith.core import log
 from tunesmith.core.errors import ExportError
+from tunesmith.core.machine import nearest_existing
 from tunesmith.core.runs import sync_tree, write_json
 
 _logger = log.get_logger(__name__)
@@ -57,8 +58,7 @@ def check_room(folder: Path, base: Path, growth: float) -> None:
         ExportError: with what is needed and what is free.
     """
     stored = [file.stat().st_size for kind in ("*.safetensors", "pytorch_model*.bin") for file in base.glob(kind)]
-    there = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
-    needed, free = sum(stored) * growth, shutil.disk_usage(there).free
+    needed, free = sum(stored) * growth, shutil.disk_usage(nearest_existing(folder)).free
     if free < needed:
         raise ExportError(
             f"export_dir {folder}: the weights need {needed / 2**30:.2f} GiB, but {free / 2**30:.2f} GiB are free; "
